@@ -1,0 +1,151 @@
+"""Span and metric attributes of one HTTP request, to the letter of the semantic conventions.
+
+Everything here is a pure function of the ASGI scope. Values that a client controls go on the span only,
+bounded in length; metric attributes come from closed sets.
+
+Source: semantic conventions v1.44.0, http-spans and http-metrics.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from opentelemetry.semconv.attributes.client_attributes import CLIENT_ADDRESS
+from opentelemetry.semconv.attributes.http_attributes import HTTP_REQUEST_METHOD, HTTP_REQUEST_METHOD_ORIGINAL
+from opentelemetry.semconv.attributes.network_attributes import (
+    NETWORK_PEER_ADDRESS,
+    NETWORK_PEER_PORT,
+    NETWORK_PROTOCOL_VERSION,
+)
+from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, SERVER_PORT
+from opentelemetry.semconv.attributes.url_attributes import URL_PATH, URL_QUERY, URL_SCHEME
+from opentelemetry.semconv.attributes.user_agent_attributes import USER_AGENT_ORIGINAL
+from sightline_processors import redact_query
+
+from sightline.types import Attributes, RawHeader, Scope
+
+MAX_VALUE_CHARACTERS: Final = 2048
+"""Bound of each client-controlled attribute value; longer ones are cut."""
+
+OTHER_METHOD: Final = "_OTHER"
+KNOWN_METHODS: Final = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"}
+)
+KNOWN_METHODS_VARIABLE: Final = "OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS"
+
+_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+_SCHEMES = frozenset(_DEFAULT_PORTS)
+_PROTOCOL_VERSIONS = {"1.0": "1.0", "1.1": "1.1", "2": "2", "2.0": "2", "3": "3", "3.0": "3"}
+_AUTHORITY = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._~-]{1,253})(?::(?P<port>[0-9]{1,5}))?")
+_MAX_PORT = 65535
+
+
+def known_methods() -> frozenset[str]:
+    """Returns the methods that keep their name; the variable replaces the whole set."""
+    configured = os.environ.get(KNOWN_METHODS_VARIABLE, "")
+    return frozenset(method.strip() for method in configured.split(",") if method.strip()) or KNOWN_METHODS
+
+
+def bounded_text(value: str) -> str:
+    """Returns a value cut to the bound and free of lone surrogates, which OTLP cannot carry."""
+    value = value[:MAX_VALUE_CHARACTERS]
+    return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+
+
+def header_values(headers: Sequence[RawHeader], name: bytes) -> list[str]:
+    """Returns every value of a header, in order; bytes beyond ASCII are read as Latin-1."""
+    return [value.decode("latin-1") for key, value in headers if key == name]
+
+
+def scheme_of(scope: Scope) -> str:
+    """Returns `http`, `https`, `ws` or `wss`; anything else that a server passes is `_OTHER`."""
+    scheme = scope.get("scheme", "http")
+    return scheme if scheme in _SCHEMES else OTHER_METHOD
+
+
+def protocol_version_of(scope: Scope) -> str | None:
+    """Returns `1.0`, `1.1`, `2` or `3`, or None when unknown."""
+    return _PROTOCOL_VERSIONS.get(scope.get("http_version", ""))
+
+
+def split_authority(authority: str) -> tuple[str, int | None] | None:
+    """Splits `host:port` into an address without brackets and a port; None when it is not valid.
+
+    Source: RFC 3986, section 3.2, without user information.
+    """
+    match = _AUTHORITY.fullmatch(authority)
+    if match is None:
+        return None
+    port = int(match["port"]) if match["port"] else None
+    if port is not None and port > _MAX_PORT:
+        return None
+    return match["host"].strip("[]"), port
+
+
+def server_address(scope: Scope, headers: Sequence[RawHeader]) -> tuple[str, int | None] | None:
+    """Returns the address and port that the client asked for, else the ones the server bound.
+
+    A missing, duplicate or malformed `Host` falls back to the server's own address.
+    """
+    hosts = header_values(headers, b"host")
+    parsed = split_authority(hosts[0]) if len(hosts) == 1 else None
+    if parsed is not None:
+        address, port = parsed
+        return address, port if port is not None else _DEFAULT_PORTS.get(scope.get("scheme", "http"))
+    server = scope.get("server")
+    return (str(server[0]), server[1]) if server else None
+
+
+def raw_path(scope: Scope) -> str:
+    """Returns the path as it was sent, percent-encoding kept, without the query."""
+    raw = scope.get("raw_path")
+    if isinstance(raw, bytes) and raw:
+        return raw.partition(b"?")[0].decode("latin-1")
+    return str(scope.get("path", ""))
+
+
+def request_attributes(scope: Scope, headers: Sequence[RawHeader], method: str) -> Attributes:
+    """Returns the attributes that are known when the span starts, so that samplers can read them.
+
+    Args:
+        scope: ASGI scope of type `http`.
+        headers: `(name, value)` byte pairs, names lower-case.
+        method: The method from the known set, or `_OTHER`.
+    """
+    attributes: Attributes = {
+        HTTP_REQUEST_METHOD: method,
+        URL_SCHEME: scheme_of(scope),
+        URL_PATH: bounded_text(raw_path(scope)),
+    }
+    if method != scope["method"]:
+        attributes[HTTP_REQUEST_METHOD_ORIGINAL] = bounded_text(scope["method"])
+    if query := scope.get("query_string"):
+        attributes[URL_QUERY] = bounded_text(redact_query(query.decode("latin-1")))
+    if version := protocol_version_of(scope):
+        attributes[NETWORK_PROTOCOL_VERSION] = version
+    if agents := header_values(headers, b"user-agent"):
+        attributes[USER_AGENT_ORIGINAL] = bounded_text(agents[0])
+    _add_server(attributes, scope, headers)
+    _add_client(attributes, scope)
+    return attributes
+
+
+def _add_server(attributes: Attributes, scope: Scope, headers: Sequence[RawHeader]) -> None:
+    server = server_address(scope, headers)
+    if server is None:
+        return
+    address, port = server
+    attributes[SERVER_ADDRESS] = bounded_text(address)
+    if port is not None:
+        attributes[SERVER_PORT] = port
+
+
+def _add_client(attributes: Attributes, scope: Scope) -> None:
+    """Adds the socket peer; forwarded headers are not trusted."""
+    peer = scope.get("client")
+    if not peer:
+        return
+    attributes[CLIENT_ADDRESS] = attributes[NETWORK_PEER_ADDRESS] = bounded_text(str(peer[0]))
+    if peer[1]:
+        attributes[NETWORK_PEER_PORT] = int(peer[1])

@@ -1,0 +1,189 @@
+"""The instrumentor: zero-code through its entry point, or `instrument_app` in a program.
+
+`FastAPI.__call__` is wrapped on the class, so that applications created earlier, subclasses and factories
+are all captured, and the unhandled 500 is sent inside the wrap.
+"""
+
+from collections.abc import Collection, Sequence
+from functools import partial
+from typing import Any
+from weakref import WeakSet
+
+import wrapt
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import TracerProvider
+
+from sightline.coexistence import (
+    release_stock_instrumentors,
+    silence_fastapi_exporters,
+    silence_fastapi_telemetry,
+    take_over_stock_instrumentors,
+)
+from sightline.environment import sdk_disabled
+from sightline.errors import InstrumentationError
+from sightline.logs import add_ids_to_records, export_records, restore_logging
+from sightline.middleware import SightlineMiddleware
+from sightline.options import CaptureOptions, capture_options, process_settings
+from sightline.report import report
+from sightline.types import ASGIApp, ClientHook, Receive, Scope, Send, ServerRequestHook
+
+_apps: "WeakSet[Any]" = WeakSet()
+"""The applications that hold a decision of ours in their attribute `_sightline`."""
+
+_defaults: list[CaptureOptions] = []
+"""The options of applications that nobody instrumented by hand; empty when only those are captured."""
+
+
+class SightlineInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base class is untyped
+    """Instruments FastAPI; has the call shapes of the stock `FastAPIInstrumentor`."""
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        """Returns nothing: FastAPI is instrumented when, and if, it is imported."""
+        return ()
+
+    def _instrument(self, **kwargs: Any) -> None:
+        """Captures every FastAPI application of the process, and its log records.
+
+        Args:
+            **kwargs: The options of `instrument_app`, for applications that are not instrumented by hand.
+        """
+        if sdk_disabled():
+            return
+        kwargs.pop("skip_dep_check", None)
+        logger_provider = kwargs.pop("logger_provider", None)
+        kwargs.pop("exclude_spans", None)
+        _defaults[:] = [capture_options(**kwargs)]
+        _install()
+        export_records(access_log=process_settings().access_log, logger_provider=logger_provider)
+
+    def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002  the stock signature
+        """Leaves every application, the stock instrumentors and `logging` as they were."""
+        _defaults.clear()
+        for app in list(_apps):
+            del app._sightline  # noqa: SLF001
+        _apps.clear()
+        release_stock_instrumentors()
+        restore_logging()
+
+    @staticmethod
+    def instrument_app(
+        app: Any,
+        server_request_hook: ServerRequestHook | None = None,
+        client_request_hook: ClientHook | None = None,
+        client_response_hook: ClientHook | None = None,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+        excluded_urls: str | None = None,
+        http_capture_headers_server_request: Sequence[str] | None = None,
+        http_capture_headers_server_response: Sequence[str] | None = None,
+        http_capture_headers_sanitize_fields: Sequence[str] | None = None,
+        exclude_spans: Sequence[str] | None = None,  # noqa: ARG004  there are no send and receive spans
+    ) -> None:
+        """Captures one application, from its next request on; calling it again replaces the options.
+
+        Args:
+            app: The FastAPI application, created before or after.
+            server_request_hook: Called with the SERVER span and the ASGI scope for each request.
+            client_request_hook: Called with span, scope and each message that the application receives.
+            client_response_hook: Called with span, scope and each message that the application sends.
+            tracer_provider: The global one when omitted.
+            meter_provider: The global one when omitted.
+            excluded_urls: Regular expressions separated by commas, searched in the full URL; matching
+                requests are counted but not traced.
+            http_capture_headers_server_request: Regular expressions of header names to put on the span.
+            http_capture_headers_server_response: The same for response headers.
+            http_capture_headers_sanitize_fields: Names whose values are masked, beyond those that carry
+                credentials.
+            exclude_spans: Accepted for compatibility; Sightline has one span per request.
+
+        Raises:
+            InstrumentationError: When `app` is not an instance of a FastAPI application.
+            SettingsError: When a header pattern is not a regular expression.
+        """
+        if sdk_disabled():
+            return
+        if not _is_fastapi(app):
+            raise InstrumentationError(
+                f"instrument_app needs a FastAPI application, got {type(app).__qualname__}; "
+                "wrap any other ASGI application in SightlineMiddleware"
+            )
+        options = capture_options(
+            tracer_provider=tracer_provider,
+            meter_provider=meter_provider,
+            server_request_hook=server_request_hook,
+            client_request_hook=client_request_hook,
+            client_response_hook=client_response_hook,
+            excluded_urls=excluded_urls,
+            http_capture_headers_server_request=http_capture_headers_server_request,
+            http_capture_headers_server_response=http_capture_headers_server_response,
+            http_capture_headers_sanitize_fields=http_capture_headers_sanitize_fields,
+        )
+        _install()
+        _decide(app, _middleware(app, options))
+
+    @staticmethod
+    def uninstrument_app(app: Any) -> None:
+        """Stops capturing one application."""
+        _decide(app, None)
+
+
+def _is_fastapi(app: object) -> bool:
+    return any(cls.__module__ == "fastapi.applications" and cls.__name__ == "FastAPI" for cls in type(app).__mro__)
+
+
+def _install() -> None:
+    """Installs the wraps that both ways of instrumenting share; further calls change nothing."""
+    add_ids_to_records()
+    take_over_stock_instrumentors(SightlineInstrumentor.instrument_app, SightlineInstrumentor.uninstrument_app)
+    wrapt.register_post_import_hook(_wrap_fastapi, "fastapi.applications")
+
+
+def _wrap_fastapi(module: Any) -> None:
+    cls = module.FastAPI
+    if hasattr(cls.__call__, "_sightline_original"):
+        return
+    original = cls.__call__
+
+    async def __call__(self: Any, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N807
+        await _app_for(self, original, scope)(scope, receive, send)
+
+    __call__._sightline_original = original  # type: ignore[attr-defined]  # noqa: SLF001
+    cls.__call__ = __call__
+
+
+def _app_for(app: Any, original: Any, scope: Scope) -> ASGIApp:
+    """Returns what serves a connection: the application's capture, or the application itself."""
+    try:
+        middleware = _middleware_of(app)
+        if middleware is not None and scope["type"] == "lifespan":
+            silence_fastapi_exporters(app)
+        elif middleware is not None and scope["type"] == "http":
+            silence_fastapi_telemetry(scope)
+            return middleware
+    except Exception as error:  # noqa: BLE001  fail open: the application serves without telemetry
+        report("app", "could not instrument an application; it is served without telemetry", error=error)
+    return partial(original, app)
+
+
+def _middleware_of(app: Any) -> SightlineMiddleware | None:
+    """Returns the capture of an application, made at its first request when every one is captured."""
+    if not hasattr(app, "_sightline"):
+        if not _defaults:
+            return None
+        _decide(app, _middleware(app, _defaults[0]))
+    middleware: SightlineMiddleware | None = app._sightline  # noqa: SLF001
+    return middleware
+
+
+def _decide(app: Any, middleware: SightlineMiddleware | None) -> None:
+    """Keeps on the application what captures it; None says that nothing shall."""
+    app._sightline = middleware  # noqa: SLF001
+    _apps.add(app)
+
+
+def _middleware(app: Any, options: CaptureOptions) -> SightlineMiddleware:
+    from fastapi.applications import FastAPI  # noqa: PLC0415  loaded by now: the application is one
+
+    original = FastAPI.__call__._sightline_original  # type: ignore[attr-defined]  # noqa: SLF001
+    return SightlineMiddleware(partial(original, app), options)

@@ -1,0 +1,186 @@
+"""Correlation and export of stdlib `logging` records, without touching levels, handlers or formats.
+
+Two methods of `logging.Logger` are wrapped. `makeRecord` puts `correlation_id`, `trace_id` and `span_id`
+on each record, so that any formatter can print them. `callHandlers`, which each record passes once
+whatever its logger propagates to, exports it; no handler is added anywhere, so an application's own
+logging set-up works as if nothing were installed, and there is one copy of each record by construction.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any, Final
+
+from opentelemetry import context as otel_context
+from opentelemetry._logs import LoggerProvider, get_logger_provider
+from opentelemetry.context import Context
+from opentelemetry.instrumentation.logging.environment_variables import (
+    OTEL_PYTHON_LOG_AUTO_INSTRUMENTATION,
+    OTEL_PYTHON_LOG_CODE_ATTRIBUTES,
+    OTEL_PYTHON_LOG_HANDLER_LEVEL,
+)
+from opentelemetry.instrumentation.logging.handler import LoggingHandler
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+from opentelemetry.sdk import _logs as sdk_logs
+from opentelemetry.trace import get_current_span
+from opentelemetry.util.types import AnyValue
+
+from sightline.correlation import correlation_id_of
+from sightline.names import LOG_CORRELATION_ID
+from sightline.report import logger, report
+
+ABSENT: Final = "-"
+"""Value of the record attributes outside a request, as access logs write it."""
+
+ACCESS_LOGGERS: Final = frozenset(
+    {"uvicorn.access", "gunicorn.access", "hypercorn.access", "granian.access", "_granian.access"}
+)
+
+_FORMAT_ONLY = frozenset(
+    {"trace_id", "span_id", "otelTraceID", "otelSpanID", "otelTraceSampled", "otelServiceName", "color_message"}
+)
+"""Record attributes that an exported record carries in fields of its own, or that only colour a console."""
+
+_CONTEXT_ATTRIBUTE = "_sightline_context"
+_OTEL_HANDLERS: tuple[type[logging.Handler], ...] = tuple(
+    cls for cls in (LoggingHandler, getattr(sdk_logs, "LoggingHandler", None)) if cls is not None
+)
+
+
+def remember_context(error: BaseException, context: Context) -> None:
+    """Lets a record about this exception, logged by the server after the request, carry its IDs."""
+    try:
+        setattr(error, _CONTEXT_ATTRIBUTE, context)
+    except AttributeError:
+        return  # a class with __slots__: its record goes without IDs
+
+
+def _context_of(record: logging.LogRecord) -> Context:
+    """Returns the context that a record belongs to: the current one, or that of its exception."""
+    current = otel_context.get_current()
+    if correlation_id_of(current) is None and record.exc_info:
+        return getattr(record.exc_info[1], _CONTEXT_ATTRIBUTE, current)
+    return current
+
+
+def _add_ids(record: logging.LogRecord) -> None:
+    """Sets the three attributes; a value that the application passed as `extra` stays."""
+    context = _context_of(record)
+    span_context = get_current_span(context).get_span_context()
+    fields = record.__dict__
+    fields.setdefault(LOG_CORRELATION_ID, correlation_id_of(context) or ABSENT)
+    fields.setdefault("trace_id", f"{span_context.trace_id:032x}" if span_context.is_valid else ABSENT)
+    fields.setdefault("span_id", f"{span_context.span_id:016x}" if span_context.is_valid else ABSENT)
+
+
+class RecordBridge(LoggingHandler):
+    """Translates records to OpenTelemetry and hands them to a LoggerProvider; never put on a logger."""
+
+    def __init__(self, *, access_log: bool, logger_provider: LoggerProvider | None = None) -> None:
+        """Reads the stock instrumentor's variables for level and code attributes.
+
+        Args:
+            access_log: Export the records of `ACCESS_LOGGERS` too.
+            logger_provider: None for the global one.
+        """
+        super().__init__(
+            level=_handler_level(),
+            logger_provider=logger_provider or get_logger_provider(),
+            log_code_attributes=os.environ.get(OTEL_PYTHON_LOG_CODE_ATTRIBUTES, "").strip().lower() == "true",
+        )
+        self._access_log = access_log
+
+    def export(self, source: logging.Logger, record: logging.LogRecord) -> None:
+        """Exports one record, unless a stock handler on its way does, or an exporter wrote it."""
+        if record.levelno < self.level or (record.name in ACCESS_LOGGERS and not self._access_log):
+            return
+        if not is_instrumentation_enabled() or _has_stock_handler(source):
+            return
+        context = _context_of(record)
+        token = otel_context.attach(context)
+        try:
+            self.emit(record)
+        finally:
+            otel_context.detach(token)
+
+    def _get_attributes(self, record: logging.LogRecord) -> tuple[dict[str, AnyValue], str | None]:
+        attributes, event_name = super()._get_attributes(record)
+        for name in _FORMAT_ONLY:
+            attributes.pop(name, None)
+        if attributes.get(LOG_CORRELATION_ID) == ABSENT:
+            del attributes[LOG_CORRELATION_ID]
+        return attributes, event_name
+
+
+def _handler_level() -> int:
+    name = os.environ.get(OTEL_PYTHON_LOG_HANDLER_LEVEL, "").strip().upper()
+    if not name:
+        return logging.NOTSET
+    level = logging.getLevelNamesMapping().get(name)
+    if level is None:
+        logger.warning(
+            "%s must be a level name, got %r (from the environment); exporting every level; for example %s=info",
+            OTEL_PYTHON_LOG_HANDLER_LEVEL,
+            name,
+            OTEL_PYTHON_LOG_HANDLER_LEVEL,
+        )
+    return level or logging.NOTSET
+
+
+def _has_stock_handler(source: logging.Logger) -> bool:
+    """Tells whether a stock OpenTelemetry handler receives the records of a logger."""
+    return any(isinstance(handler, _OTEL_HANDLERS) for handler in _handlers(source))
+
+
+def _handlers(source: logging.Logger | None) -> Iterator[logging.Handler]:
+    while source is not None:
+        yield from source.handlers
+        source = source.parent if source.propagate else None
+
+
+_installed: dict[str, Callable[..., Any]] = {}
+
+
+def add_ids_to_records() -> None:
+    """Wraps `Logger.makeRecord` once per process."""
+    if "makeRecord" in _installed:
+        return
+    make_record = _installed["makeRecord"] = logging.Logger.makeRecord
+
+    @wraps(make_record)
+    def wrapper(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make_record(*args, **kwargs)
+        try:
+            _add_ids(record)
+        except Exception as error:  # noqa: BLE001  fail open: the record is logged without IDs
+            report("record", "could not add IDs to a log record", error=error)
+        return record
+
+    logging.Logger.makeRecord = wrapper  # type: ignore[method-assign]
+
+
+def export_records(*, access_log: bool, logger_provider: LoggerProvider | None = None) -> None:
+    """Wraps `Logger.callHandlers` once per process, unless `OTEL_PYTHON_LOG_AUTO_INSTRUMENTATION=false`."""
+    switch = os.environ.get(OTEL_PYTHON_LOG_AUTO_INSTRUMENTATION, "true").strip().lower()
+    if "callHandlers" in _installed or switch != "true":
+        return
+    bridge = RecordBridge(access_log=access_log, logger_provider=logger_provider)
+    call_handlers = _installed["callHandlers"] = logging.Logger.callHandlers
+
+    @wraps(call_handlers)
+    def wrapper(self: logging.Logger, record: logging.LogRecord) -> None:
+        call_handlers(self, record)
+        try:
+            bridge.export(self, record)
+        except Exception as error:  # noqa: BLE001  fail open: the application's handlers have run
+            report("bridge", "could not export a log record", error=error)
+
+    logging.Logger.callHandlers = wrapper  # type: ignore[method-assign]
+
+
+def restore_logging() -> None:
+    """Undoes both wraps."""
+    for name, original in _installed.items():
+        setattr(logging.Logger, name, original)
+    _installed.clear()

@@ -1,0 +1,35 @@
+"""Names of the telemetry that Sightline emits beyond the stable semantic conventions.
+
+Standard names come from `opentelemetry.semconv`; everything in this module is ours or, where it says
+so, a name of the conventions that is still in development.
+"""
+
+from typing import Final
+
+# Span attributes
+CORRELATION_ID: Final = "sightline.correlation_id"
+"""The request's correlation ID, 1 to 128 characters of `A-Za-z0-9._:/+=@-`."""
+END_REASON: Final = "sightline.end_reason"
+"""How the exchange ended: `completed`, `client_disconnect`, `error` or `cancelled`."""
+
+# Log attribute
+LOG_CORRELATION_ID: Final = "correlation_id"
+
+# Metrics: name, unit, description
+CORRELATION_REJECTED: Final = "sightline.correlation.rejected"
+"""Counter, `{request}`, no attributes: requests whose correlation header was present but not valid."""
+
+# Of the conventions, in development (http-metrics, v1.44.0)
+ACTIVE_REQUESTS: Final = "http.server.active_requests"
+REQUEST_BODY_SIZE: Final = "http.server.request.body.size"
+RESPONSE_BODY_SIZE: Final = "http.server.response.body.size"
+BODY_SIZE_REQUEST_ATTRIBUTE: Final = "http.request.body.size"
+BODY_SIZE_RESPONSE_ATTRIBUTE: Final = "http.response.body.size"
+
+# ASGI scope keys
+SCOPE_EXCHANGE: Final = "sightline.exchange"
+"""Marks a scope that Sightline already captures; its value is the exchange."""
+SCOPE_MOUNTS: Final = "sightline.mounts"
+"""Path templates of the mounts that the request went through, outermost first."""
+SCOPE_ROUTE: Final = "sightline.route"
+"""The route object that handled the request, where Starlette does not leave it in the scope."""

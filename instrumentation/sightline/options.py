@@ -1,0 +1,155 @@
+"""What one application's capture is configured with: values from code, else from variables."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import TracerProvider
+from opentelemetry.util.http import (
+    OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS,
+    OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST,
+    OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_RESPONSE,
+    ExcludeList,
+    get_custom_headers,
+    get_excluded_urls,
+    parse_excluded_urls,
+)
+
+from sightline.attributes import known_methods
+from sightline.errors import SettingsError
+from sightline.report import logger
+from sightline.settings import Settings, load_settings
+from sightline.types import ClientHook, ServerRequestHook
+
+CREDENTIAL_HEADERS = ("authorization", "proxy-authorization", "cookie", "set-cookie", ".*api-?key.*", ".*token.*")
+"""Patterns of header names whose captured values are always masked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureOptions:
+    """Holds the options of one `SightlineMiddleware`; immutable.
+
+    Attributes:
+        settings: The process-wide `SIGHTLINE_*` settings.
+        tracer_provider: None for the global one.
+        meter_provider: None for the global one.
+        server_request_hook: Called with the SERVER span and the ASGI scope when a request starts.
+        client_request_hook: Called with span, scope and each message that the application receives.
+        client_response_hook: Called with span, scope and each message that the application sends.
+        excluded_urls: Matched against the full URL; such requests are counted but not traced.
+        methods: Methods that keep their name.
+        captured_request_headers: Full-match patterns on lower-case names.
+        captured_response_headers: Full-match patterns on lower-case names.
+        masked_headers: Names whose captured values become `[REDACTED]`.
+    """
+
+    settings: Settings
+    tracer_provider: TracerProvider | None = None
+    meter_provider: MeterProvider | None = None
+    server_request_hook: ServerRequestHook | None = None
+    client_request_hook: ClientHook | None = None
+    client_response_hook: ClientHook | None = None
+    excluded_urls: ExcludeList
+    methods: frozenset[str]
+    captured_request_headers: re.Pattern[str] | None
+    captured_response_headers: re.Pattern[str] | None
+    masked_headers: re.Pattern[str]
+
+
+def capture_options(
+    *,
+    tracer_provider: TracerProvider | None = None,
+    meter_provider: MeterProvider | None = None,
+    server_request_hook: ServerRequestHook | None = None,
+    client_request_hook: ClientHook | None = None,
+    client_response_hook: ClientHook | None = None,
+    excluded_urls: str | None = None,
+    http_capture_headers_server_request: Sequence[str] | None = None,
+    http_capture_headers_server_response: Sequence[str] | None = None,
+    http_capture_headers_sanitize_fields: Sequence[str] | None = None,
+) -> CaptureOptions:
+    """Builds the options from the stock instrumentor's arguments; what is omitted comes from `OTEL_*`.
+
+    Raises:
+        SettingsError: When a pattern given in code is not a regular expression.
+    """
+    masked = _name_patterns(
+        http_capture_headers_sanitize_fields, OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS
+    )
+    return CaptureOptions(
+        settings=process_settings(),
+        tracer_provider=tracer_provider,
+        meter_provider=meter_provider,
+        server_request_hook=server_request_hook,
+        client_request_hook=client_request_hook,
+        client_response_hook=client_response_hook,
+        excluded_urls=_excluded_urls() if excluded_urls is None else parse_excluded_urls(excluded_urls),
+        methods=known_methods(),
+        captured_request_headers=_any_of(
+            _name_patterns(
+                http_capture_headers_server_request, OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST
+            )
+        ),
+        captured_response_headers=_any_of(
+            _name_patterns(
+                http_capture_headers_server_response,
+                OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_RESPONSE,
+            )
+        ),
+        masked_headers=_compiled("|".join(f"(?:{name})" for name in (*masked, *CREDENTIAL_HEADERS))),
+    )
+
+
+@cache
+def process_settings() -> Settings:
+    """Returns the `SIGHTLINE_*` settings, read and reported once per process."""
+    return load_settings()
+
+
+def _excluded_urls() -> ExcludeList:
+    try:
+        return get_excluded_urls("FASTAPI")
+    except re.error as error:
+        logger.warning(
+            "OTEL_PYTHON_FASTAPI_EXCLUDED_URLS and OTEL_PYTHON_EXCLUDED_URLS must be regular expressions "
+            "separated by commas (%s); excluding nothing; for example healthz,metrics$",
+            error,
+        )
+        return ExcludeList([])
+
+
+def _name_patterns(given: Sequence[str] | None, variable: str) -> list[str]:
+    """Returns the patterns given in code, else the valid ones of a variable."""
+    if given is not None:
+        for name in given:
+            _compiled(name)
+        return list(given)
+    names = []
+    for name in get_custom_headers(variable):
+        try:
+            _compiled(name)
+        except SettingsError:
+            logger.warning(
+                "%s must list regular expressions, got %r (from the environment); ignoring it; "
+                "for example x-tenant,x-.*-id",
+                variable,
+                name,
+            )
+        else:
+            names.append(name)
+    return names
+
+
+def _any_of(names: Sequence[str]) -> re.Pattern[str] | None:
+    return _compiled("|".join(f"(?:{name})" for name in names)) if names else None
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern, re.IGNORECASE)
+    except re.error as error:
+        raise SettingsError(
+            f"header patterns must be regular expressions, got {pattern!r} ({error}); escape it with re.escape"
+        ) from error
