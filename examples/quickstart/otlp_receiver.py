@@ -7,7 +7,7 @@ assert on it. Nothing is authenticated, so it listens on loopback only.
 import gzip
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
@@ -68,12 +68,13 @@ class Store:
             DecodeError: When the body is not the message that the path asks for.
             KeyError: When the path is not one of OTLP.
         """
-        request_type, target, items = {
-            "/v1/traces": (ExportTraceServiceRequest, self.spans, _spans),
-            "/v1/metrics": (ExportMetricsServiceRequest, self.metrics, _metrics),
-            "/v1/logs": (ExportLogsServiceRequest, self.logs, _logs),
-        }[path]
-        target.extend(items(request_type.FromString(body)))
+        routes: dict[str, tuple[deque[Item], Callable[[], Iterator[Item]]]] = {
+            "/v1/traces": (self.spans, lambda: _spans(ExportTraceServiceRequest.FromString(body))),
+            "/v1/metrics": (self.metrics, lambda: _metrics(ExportMetricsServiceRequest.FromString(body))),
+            "/v1/logs": (self.logs, lambda: _logs(ExportLogsServiceRequest.FromString(body))),
+        }
+        target, decode = routes[path]
+        target.extend(decode())
 
 
 def _spans(request: ExportTraceServiceRequest) -> Iterator[Item]:
@@ -125,7 +126,7 @@ def _handler(store: Store) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_POST(self) -> None:  # noqa: N802  the name that http.server calls
+        def do_POST(self) -> None:
             length = int(self.headers.get("Content-Length", 0))
             if length > MAX_BODY_BYTES:
                 self._answer(413)

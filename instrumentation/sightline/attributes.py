@@ -21,9 +21,9 @@ from opentelemetry.semconv.attributes.network_attributes import (
 from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, SERVER_PORT
 from opentelemetry.semconv.attributes.url_attributes import URL_PATH, URL_QUERY, URL_SCHEME
 from opentelemetry.semconv.attributes.user_agent_attributes import USER_AGENT_ORIGINAL
-from sightline_processors import redact_query
 
 from sightline.types import Attributes, RawHeader, Scope
+from sightline_processors import redact_query
 
 MAX_VALUE_CHARACTERS: Final = 2048
 """Bound of each client-controlled attribute value; longer ones are cut."""

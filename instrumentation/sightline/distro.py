@@ -55,7 +55,7 @@ class SightlineDistro(BaseDistro):  # type: ignore[misc]  # the base class is un
         super().load_instrumentor(entry_point, **kwargs)
 
 
-class SightlineConfigurator(_OTelSDKConfigurator):  # type: ignore[misc]  # the base class is untyped
+class SightlineConfigurator(_OTelSDKConfigurator):
     """Configures the SDK from `OTEL_*`; what cannot be configured is one line and never an exception."""
 
     def _configure(self, **kwargs: Any) -> None:
@@ -63,11 +63,11 @@ class SightlineConfigurator(_OTelSDKConfigurator):  # type: ignore[misc]  # the 
             return
         sanitize_environment()
         try:
-            super()._configure(**kwargs)
+            super()._configure(**kwargs)  # type: ignore[no-untyped-call]
         except Exception as error:  # noqa: BLE001  fail open: the program starts without an SDK
             logger.warning(
-                "OpenTelemetry could not be configured (%s: %s); the program runs without exporting telemetry; "
-                "check the OTEL_* variables",
+                "OpenTelemetry could not be configured (%s: %s); the program runs without exporting "
+                "telemetry; check the OTEL_* variables",
                 type(error).__qualname__,
                 error,
             )

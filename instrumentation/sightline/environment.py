@@ -105,7 +105,9 @@ def _pairs(value: str) -> bool:
     return all("=" in item for item in value.split(",") if item.strip())
 
 
-def _rule(variables: str, accepts: Callable[[str], bool], must: str, example: str, *, shown: bool = True) -> Rule:
+def _rule(
+    variables: str, accepts: Callable[[str], bool], must: str, example: str, *, shown: bool = True
+) -> Rule:
     return Rule(re.compile(variables), accepts, must, example, shown)
 
 
@@ -143,11 +145,18 @@ _RULES = (
         shown=False,
     ),
     _rule(
-        f"OTEL_EXPORTER_OTLP{_SIGNAL}_HEADERS", _pairs, "key=value pairs separated by commas", "tenant=a", shown=False
+        f"OTEL_EXPORTER_OTLP{_SIGNAL}_HEADERS",
+        _pairs,
+        "key=value pairs separated by commas",
+        "tenant=a",
+        shown=False,
     ),
     _rule(f"OTEL_EXPORTER_OTLP{_SIGNAL}_TIMEOUT", _positive_number, "a number of seconds above 0", "10"),
     _rule(
-        f"OTEL_EXPORTER_OTLP{_SIGNAL}_COMPRESSION", _one_of("gzip", "deflate", "none"), "gzip, deflate or none", "gzip"
+        f"OTEL_EXPORTER_OTLP{_SIGNAL}_COMPRESSION",
+        _one_of("gzip", "deflate", "none"),
+        "gzip, deflate or none",
+        "gzip",
     ),
     _rule(
         f"OTEL_EXPORTER_OTLP{_SIGNAL}_(?:CERTIFICATE|CLIENT_KEY|CLIENT_CERTIFICATE)",
@@ -173,8 +182,18 @@ _RULES = (
         "trace_based, always_on or always_off",
         "trace_based",
     ),
-    _rule("OTEL_TRACES_SAMPLER", _entry_points_of("opentelemetry_traces_sampler"), "an installed sampler", "parentbased_traceidratio"),
-    _rule("OTEL_PYTHON_ID_GENERATOR", _entry_points_of("opentelemetry_id_generator"), "an installed generator", "random"),
+    _rule(
+        "OTEL_TRACES_SAMPLER",
+        _entry_points_of("opentelemetry_traces_sampler"),
+        "an installed sampler",
+        "parentbased_traceidratio",
+    ),
+    _rule(
+        "OTEL_PYTHON_ID_GENERATOR",
+        _entry_points_of("opentelemetry_id_generator"),
+        "an installed generator",
+        "random",
+    ),
     _rule("OTEL_METRIC_EXPORT_(?:INTERVAL|TIMEOUT)", _positive_number, "milliseconds above 0", "15000"),
     _rule(
         "OTEL_(?:BSP|BLRP)_(?:SCHEDULE_DELAY|EXPORT_TIMEOUT|MAX_QUEUE_SIZE|MAX_EXPORT_BATCH_SIZE)",
@@ -189,5 +208,7 @@ _RULES = (
         "128",
     ),
     _rule("OTEL_SDK_DISABLED", _one_of("true", "false"), "true or false", "true"),
-    _rule("OTEL_RESOURCE_ATTRIBUTES", _pairs, "key=value pairs separated by commas", "service.namespace=shop"),
+    _rule(
+        "OTEL_RESOURCE_ATTRIBUTES", _pairs, "key=value pairs separated by commas", "service.namespace=shop"
+    ),
 )

@@ -1,8 +1,8 @@
 """Errors that Sightline raises while a program starts; nothing raises into a running application.
 
-    SightlineError
-    ├── SettingsError (also ValueError)     a setting has a value that its rule refuses
-    └── InstrumentationError                an application cannot be instrumented
+SightlineError
+├── SettingsError (also ValueError)     a setting has a value that its rule refuses
+└── InstrumentationError                an application cannot be instrumented
 """
 
 

@@ -166,7 +166,9 @@ class Exchange:
         )
         if rejected:
             self._recorder.correlation_rejected.add(1)
-            report("correlation", "replaced a correlation ID that is not valid (see the reference for its form)")
+            report(
+                "correlation", "replaced a correlation ID that is not valid (see the reference for its form)"
+            )
         if chosen is not None:
             return chosen
         span_context = self.span.get_span_context()
@@ -353,6 +355,8 @@ def _captured(options: CaptureOptions, side: str, headers: Iterable[RawHeader]) 
         name = raw_name.decode("latin-1").lower()
         if wanted is None or not wanted.fullmatch(name):
             continue
-        value = MASKED if options.masked_headers.fullmatch(name) else bounded_text(raw_value.decode("latin-1"))
+        value = (
+            MASKED if options.masked_headers.fullmatch(name) else bounded_text(raw_value.decode("latin-1"))
+        )
         captured.setdefault(f"http.{side}.header.{name}", []).append(value)
     return dict(captured)

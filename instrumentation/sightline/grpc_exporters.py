@@ -26,8 +26,8 @@ except ImportError:
     )
 
     logger.warning(
-        "OTLP over gRPC was asked for, but its exporter is not installed: exporting over http/protobuf to %s; "
-        "set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, or pip install 'sightline[grpc]'",
+        "OTLP over gRPC was asked for, but its exporter is not installed: exporting over http/protobuf to "
+        "%s; set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, or pip install 'sightline[grpc]'",
         os.environ.get(OTEL_EXPORTER_OTLP_ENDPOINT) or "http://localhost:4318",
     )
 

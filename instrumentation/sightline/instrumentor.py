@@ -129,13 +129,17 @@ class SightlineInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base
 
 
 def _is_fastapi(app: object) -> bool:
-    return any(cls.__module__ == "fastapi.applications" and cls.__name__ == "FastAPI" for cls in type(app).__mro__)
+    return any(
+        cls.__module__ == "fastapi.applications" and cls.__name__ == "FastAPI" for cls in type(app).__mro__
+    )
 
 
 def _install() -> None:
     """Installs the wraps that both ways of instrumenting share; further calls change nothing."""
     add_ids_to_records()
-    take_over_stock_instrumentors(SightlineInstrumentor.instrument_app, SightlineInstrumentor.uninstrument_app)
+    take_over_stock_instrumentors(
+        SightlineInstrumentor.instrument_app, SightlineInstrumentor.uninstrument_app
+    )
     wrapt.register_post_import_hook(_wrap_fastapi, "fastapi.applications")
 
 

@@ -38,7 +38,15 @@ ACCESS_LOGGERS: Final = frozenset(
 )
 
 _FORMAT_ONLY = frozenset(
-    {"trace_id", "span_id", "otelTraceID", "otelSpanID", "otelTraceSampled", "otelServiceName", "color_message"}
+    {
+        "trace_id",
+        "span_id",
+        "otelTraceID",
+        "otelSpanID",
+        "otelTraceSampled",
+        "otelServiceName",
+        "color_message",
+    }
 )
 """Record attributes that an exported record carries in fields of its own, or that only colour a console."""
 
@@ -60,7 +68,8 @@ def _context_of(record: logging.LogRecord) -> Context:
     """Returns the context that a record belongs to: the current one, or that of its exception."""
     current = otel_context.get_current()
     if correlation_id_of(current) is None and record.exc_info:
-        return getattr(record.exc_info[1], _CONTEXT_ATTRIBUTE, current)
+        remembered = getattr(record.exc_info[1], _CONTEXT_ATTRIBUTE, None)
+        return remembered if isinstance(remembered, Context) else current
     return current
 
 
@@ -120,7 +129,8 @@ def _handler_level() -> int:
     level = logging.getLevelNamesMapping().get(name)
     if level is None:
         logger.warning(
-            "%s must be a level name, got %r (from the environment); exporting every level; for example %s=info",
+            "%s must be a level name, got %r (from the environment); exporting every level; "
+            "for example %s=info",
             OTEL_PYTHON_LOG_HANDLER_LEVEL,
             name,
             OTEL_PYTHON_LOG_HANDLER_LEVEL,

@@ -23,7 +23,14 @@ from sightline.report import logger
 from sightline.settings import Settings, load_settings
 from sightline.types import ClientHook, ServerRequestHook
 
-CREDENTIAL_HEADERS = ("authorization", "proxy-authorization", "cookie", "set-cookie", ".*api-?key.*", ".*token.*")
+CREDENTIAL_HEADERS = (
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "set-cookie",
+    ".*api-?key.*",
+    ".*token.*",
+)
 """Patterns of header names whose captured values are always masked."""
 
 
@@ -151,5 +158,6 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         return re.compile(pattern, re.IGNORECASE)
     except re.error as error:
         raise SettingsError(
-            f"header patterns must be regular expressions, got {pattern!r} ({error}); escape it with re.escape"
+            f"header patterns must be regular expressions, got {pattern!r} ({error}); "
+            "escape a literal name with re.escape"
         ) from error

@@ -16,7 +16,16 @@ from sightline.report import logger
 
 PREFIX = "SIGHTLINE_"
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_SWITCH = {"on": True, "true": True, "1": True, "yes": True, "off": False, "false": False, "0": False, "no": False}
+_SWITCH = {
+    "on": True,
+    "true": True,
+    "1": True,
+    "yes": True,
+    "off": False,
+    "false": False,
+    "0": False,
+    "no": False,
+}
 _SHOWN_CHARACTERS = 80
 
 
@@ -76,12 +85,12 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         if (variable := PREFIX + field.upper()) in environ and environ[variable].strip()
     }
     try:
-        return Settings(**values)
+        return Settings.model_validate(values)
     except ValidationError as error:
         for problem in error.errors():
             field = str(problem["loc"][0])
             logger.warning("%s", _problem_line(field, values.pop(field, ""), problem["msg"]))
-        return Settings(**values)
+        return Settings.model_validate(values)
 
 
 def _problem_line(field: str, value: str, rule: str) -> str:

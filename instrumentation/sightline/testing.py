@@ -100,10 +100,14 @@ def _carries(attributes: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     return all(by_identifier.get(name) == value for name, value in wanted.items())
 
 
+def _log_exporter() -> InMemoryLogRecordExporter:
+    return InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
+
+
 @contextmanager
 def capture() -> Iterator[CapturedTelemetry]:
     """Captures spans, metrics and stdlib log records until the block ends."""
-    spans, reader, logs = InMemorySpanExporter(), InMemoryMetricReader(), InMemoryLogRecordExporter()
+    spans, reader, logs = InMemorySpanExporter(), InMemoryMetricReader(), _log_exporter()
     tracer_provider = TracerProvider(shutdown_on_exit=False)
     tracer_provider.add_span_processor(SimpleSpanProcessor(spans))
     logger_provider = LoggerProvider(shutdown_on_exit=False)

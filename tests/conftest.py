@@ -1,0 +1,14 @@
+"""Fixtures of all tests; `telemetry` comes from the package's own pytest plugin."""
+
+import pytest
+
+from sightline import options, report
+
+
+@pytest.fixture(autouse=True)
+def fresh_process_state(monkeypatch):
+    """Every test reads settings anew and sees reports that an earlier one has used up."""
+    options.process_settings.cache_clear()
+    monkeypatch.setattr(report, "_kinds", {})
+    yield
+    options.process_settings.cache_clear()

@@ -1,0 +1,58 @@
+"""Settings: a wrong value is one line and the default."""
+
+import pytest
+
+from sightline.settings import Settings, load_settings
+
+
+def test_nothing_set_gives_the_defaults(caplog):
+    assert load_settings({}) == Settings(
+        correlation_headers=("x-correlation-id", "x-request-id"), access_log=False
+    )
+    assert caplog.text == ""
+
+
+def test_values_are_read_as_they_are_written():
+    settings = load_settings(
+        {"SIGHTLINE_CORRELATION_HEADERS": "X-Trace , x-trace,X-Request-ID", "SIGHTLINE_ACCESS_LOG": " On "}
+    )
+    assert settings.correlation_headers == ("x-trace", "x-request-id")
+    assert settings.access_log is True
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "rule", "default"),
+    [
+        ("SIGHTLINE_CORRELATION_HEADERS", "x id", "must be header names", "x-correlation-id,x-request-id"),
+        (
+            "SIGHTLINE_CORRELATION_HEADERS",
+            ",",
+            "must name at least one header",
+            "x-correlation-id,x-request-id",
+        ),
+        ("SIGHTLINE_ACCESS_LOG", "maybe", "must be on or off", "off"),
+    ],
+)
+def test_a_wrong_value_is_one_line_with_setting_rule_value_origin_and_cure(
+    caplog, variable, value, rule, default
+):
+    assert load_settings({variable: value}) == Settings()
+    (message,) = caplog.messages
+    assert message.startswith(f"{variable} {rule}")
+    assert f"got {value!r} (from the environment)" in message
+    assert f"using the default {default}" in message
+    assert "\n" not in message
+
+
+def test_a_wrong_value_does_not_cost_the_other_settings(caplog):
+    settings = load_settings({"SIGHTLINE_ACCESS_LOG": "on", "SIGHTLINE_CORRELATION_HEADERS": "\n\t ü"})
+    assert settings == Settings(access_log=True)
+
+
+def test_a_long_value_is_cut():
+    assert len(load_settings({"SIGHTLINE_ACCESS_LOG": "x" * 10_000}).model_dump_json()) < 200
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().access_log = True

@@ -1,0 +1,39 @@
+"""Redaction of query strings."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sightline_processors import redact_query
+
+
+@pytest.mark.parametrize(
+    ("query", "redacted"),
+    [
+        ("a=1&b=2", "a=1&b=2"),
+        ("token=abc", "token=REDACTED"),
+        ("TOKEN=abc&Api_Key=x", "TOKEN=REDACTED&Api_Key=REDACTED"),
+        ("sig=1&SIG=2", "sig=REDACTED&SIG=2"),
+        ("X-Amz-Signature=1&X-Goog-Signature=2", "X-Amz-Signature=REDACTED&X-Goog-Signature=REDACTED"),
+        ("pass%77ord=x", "pass%77ord=REDACTED"),
+        ("token", "token"),
+        ("token=a=b&c", "token=REDACTED&c"),
+        ("", ""),
+    ],
+)
+def test_values_of_sensitive_keys_are_replaced_and_keys_stay(query, redacted):
+    assert redact_query(query) == redacted
+
+
+@given(st.text(max_size=300))
+def test_no_query_raises_and_keys_and_their_order_stay(query):
+    keys = [pair.partition("=")[0] for pair in query.split("&")]
+    assert [pair.partition("=")[0] for pair in redact_query(query).split("&")] == keys
+
+
+def test_the_cost_grows_with_the_length_only():
+    started = time.process_time()
+    redact_query("token=%" + "%41" * 200_000 + "&a=" * 200_000)
+    assert time.process_time() - started < 2
