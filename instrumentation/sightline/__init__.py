@@ -2,16 +2,19 @@
 
 Zero code: `opentelemetry-instrument uvicorn app:app`. In a program:
 `SightlineInstrumentor().instrument_app(app)`.
+
+The names are loaded when they are first used: what runs before OpenTelemetry does (`sightline.startup`)
+must not import it.
 """
 
-from importlib.metadata import version
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from sightline.correlation import correlation_id
-from sightline.errors import InstrumentationError, SettingsError, SightlineError
-from sightline.instrumentor import SightlineInstrumentor
-from sightline.middleware import SightlineMiddleware
-
-__version__ = version("sightline")
+if TYPE_CHECKING:
+    from sightline.correlation import correlation_id
+    from sightline.errors import InstrumentationError, SettingsError, SightlineError
+    from sightline.instrumentor import SightlineInstrumentor
+    from sightline.middleware import SightlineMiddleware
 
 __all__ = [
     "InstrumentationError",
@@ -21,3 +24,26 @@ __all__ = [
     "SightlineMiddleware",
     "correlation_id",
 ]
+
+_MODULES = {
+    "InstrumentationError": "errors",
+    "SettingsError": "errors",
+    "SightlineError": "errors",
+    "SightlineInstrumentor": "instrumentor",
+    "SightlineMiddleware": "middleware",
+    "correlation_id": "correlation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name from its module."""
+    if name == "__version__":
+        return import_module("importlib.metadata").version("sightline")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Lists the public names."""
+    return sorted([*globals(), *_MODULES])

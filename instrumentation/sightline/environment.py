@@ -36,15 +36,18 @@ class Rule:
     shown: bool = True
 
 
-def sanitize_environment(environ: MutableMapping[str, str] | None = None) -> list[str]:
+def sanitize_environment(
+    environ: MutableMapping[str, str] | None = None, *, prefix: str = "OTEL_"
+) -> list[str]:
     """Removes wrong values, says so in one line each, and returns the variables' names.
 
     Args:
         environ: Variables to check and change; `os.environ` when omitted.
+        prefix: Beginning of the variables to check.
     """
     environ = os.environ if environ is None else environ
     removed = []
-    for variable in sorted(name for name in environ if name.startswith("OTEL_")):
+    for variable in sorted(name for name in environ if name.startswith(prefix)):
         value = environ[variable].strip()
         rule = next((rule for rule in _RULES if rule.variables.fullmatch(variable)), None)
         if rule is None or not value or _accepted(rule, value):
@@ -181,6 +184,24 @@ _RULES = (
         _one_of("trace_based", "always_on", "always_off"),
         "trace_based, always_on or always_off",
         "trace_based",
+    ),
+    _rule(
+        "OTEL_PROPAGATORS",
+        _entry_points_of("opentelemetry_propagator", "tracecontext", "baggage", "none"),
+        "installed propagators separated by commas",
+        "tracecontext,baggage",
+    ),
+    _rule(
+        "OTEL_PYTHON_CONTEXT",
+        _entry_points_of("opentelemetry_context", "contextvars_context"),
+        "an installed context implementation",
+        "contextvars_context",
+    ),
+    _rule(
+        "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS",
+        _entry_points_of("opentelemetry_resource_detector", "*"),
+        "installed resource detectors separated by commas",
+        "otel,process",
     ),
     _rule(
         "OTEL_TRACES_SAMPLER",
