@@ -217,7 +217,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(binary_path(options.name))
         else:
             lock_collector()
-    except BackendError as error:
+    except (BackendError, OSError) as error:
         print(f"backends: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -137,12 +137,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return _run(options)
-    except StackError as error:
-        print(f"stack: {error}", file=sys.stderr)
-        return 1
     except BrokenPipeError:  # `status | head`; the interpreter must not try to flush what nobody reads
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (StackError, OSError) as error:
+        print(f"stack: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stack: interrupted; what was started is stopped", file=sys.stderr)
         return 130

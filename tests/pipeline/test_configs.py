@@ -89,13 +89,24 @@ def test_memory_limiter_is_first_and_batch_processor_absent_in_every_pipeline() 
 
 
 def test_every_exporter_has_a_bounded_queue_on_disk_that_batches_within_a_second() -> None:
-    exporters = yaml.safe_load((CONFIG / "otelcol.yaml").read_text())["exporters"]
+    collector = yaml.safe_load((CONFIG / "otelcol.yaml").read_text())
 
-    for exporter in exporters.values():
+    for exporter in collector["exporters"].values():
         queue = exporter["sending_queue"]
         assert queue["storage"] == "file_storage"
         assert queue["queue_size"] > 0
         assert queue["batch"]["flush_timeout"] == "200ms"
+
+
+def test_batches_may_be_larger_than_the_largest_request() -> None:
+    collector = yaml.safe_load((CONFIG / "otelcol.yaml").read_text())
+    protocols = collector["receivers"]["otlp"]["protocols"]
+    largest_request = protocols["http"]["max_request_body_size"]
+
+    assert largest_request == protocols["grpc"]["max_recv_msg_size_mib"] * 2**20
+    for exporter in collector["exporters"].values():  # a batch drops an item that is larger than itself
+        assert exporter["sending_queue"]["batch"]["sizer"] == "bytes"
+        assert exporter["sending_queue"]["batch"]["max_size"] > largest_request
 
 
 def test_loki_indexes_three_resource_attributes_and_no_more() -> None:

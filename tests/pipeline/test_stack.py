@@ -11,11 +11,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import lifecycle
 import processes
 import pytest
 import stack_programs
 
+from .otlp_payloads import log_request, resource
 from .stack_fixture import NATIVE, eventually, processes_in, run_stack
 
 pytestmark = pytest.mark.stack
@@ -244,6 +246,29 @@ def test_a_stack_that_is_partly_down_is_reported_and_not_taken_for_up(state: Pat
     assert (status["state"], status["programs"]["loki"]) == ("partly down", "down")
     assert result.returncode == 1
     assert "is up, but not loki; run `make stack-down`, then this again" in result.stderr
+
+
+def test_what_waits_for_a_back_end_survives_the_killing_of_the_collector(state: Path) -> None:
+    started = run_stack("up", "--state-dir", state, "--port-offset", "auto", "--json")
+    endpoints = json.loads(started.stdout)
+    running = {process.name: process for process in processes.read_records(state / "pids")}
+    processes.stop([running["loki"]])
+    records = [(f"line {number}", {"correlation_id": str(number)}) for number in range(20)]
+    sent = httpx.post(f"{endpoints['otlp_http']}/v1/logs", json=log_request(resource("patient"), records))
+    assert sent.status_code == httpx.codes.OK
+    os.kill(running["otelcol"].pid, signal.SIGKILL)
+    run_stack("down", "--state-dir", state)
+    assert not processes_in(state)
+
+    again = run_stack("up", "--state-dir", state, "--port-offset", str(endpoints["port_offset"]))
+
+    def lines() -> int:
+        question = {"query": '{service_name="patient"}', "limit": "100"}
+        found = httpx.get(f"{endpoints['loki']}/loki/api/v1/query_range", params=question).json()
+        return sum(len(stream["values"]) for stream in found["data"]["result"])
+
+    assert again.returncode == 0
+    assert eventually(lambda: lines() == len(records), 15), lines()
 
 
 def test_a_folder_with_other_content_is_no_state_folder(state: Path) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import secrets
 import time
-import zlib
 from typing import Any
 
 import httpx
@@ -162,12 +162,12 @@ def test_prometheus_knows_the_alertmanager(stack: dict[str, str]) -> None:
     assert eventually(active, 20) == [{"url": f"{stack['alertmanager']}/api/v2/alerts"}]
 
 
-@pytest.mark.parametrize("encoding", ["identity", "deflate"])
-def test_request_above_the_body_limit_is_refused(stack: dict[str, str], encoding: str) -> None:
+@pytest.mark.parametrize("compressed", [False, True])
+def test_request_above_the_body_limit_is_refused(stack: dict[str, str], compressed: bool) -> None:
     body = b'{"resourceSpans": []' + b" " * 9_000_000 + b"}"
-    headers = {"Content-Type": "application/json", "Content-Encoding": encoding}
-    content = zlib.compress(body) if encoding == "deflate" else body
+    headers = {"Content-Type": "application/json"} | ({"Content-Encoding": "gzip"} if compressed else {})
+    content = gzip.compress(body) if compressed else body
 
     answer = httpx.post(f"{stack['otlp_http']}/v1/traces", content=content, headers=headers)
 
-    assert 400 <= answer.status_code < 500
+    assert (answer.status_code, answer.json()["message"]) == (400, "http: request body too large")
