@@ -145,9 +145,10 @@ def _source(folder: Path) -> Iterator[tuple[str, TelemetrySource, list[str]]]:
 
 
 def _links(endpoints: dict[str, str]) -> list[str]:
+    duration = "http_server_request_duration_seconds_count"
     return [
         f"Jaeger      {endpoints['jaeger']}/api/traces?service={SERVICE}",
-        f"Prometheus  {endpoints['prometheus']}/api/v1/query?query=http_server_request_duration_seconds_count",
+        f"Prometheus  {endpoints['prometheus']}/api/v1/query?query={duration}",
         f"Loki        {endpoints['loki']}/loki/api/v1/query_range?query={{service_name=%22{SERVICE}%22}}",
     ]
 

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sightline import background
     from sightline.correlation import correlation_id
     from sightline.errors import InstrumentationError, SettingsError, SightlineError
     from sightline.instrumentor import SightlineInstrumentor
@@ -22,6 +23,7 @@ __all__ = [
     "SightlineError",
     "SightlineInstrumentor",
     "SightlineMiddleware",
+    "background",
     "correlation_id",
 ]
 
@@ -39,6 +41,8 @@ def __getattr__(name: str) -> Any:
     """Loads a public name from its module."""
     if name == "__version__":
         return import_module("importlib.metadata").version("sightline")
+    if name == "background":
+        return import_module("sightline.background")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
@@ -46,4 +50,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """Lists the public names."""
-    return sorted([*globals(), *_MODULES])
+    return sorted({*globals(), *__all__})

@@ -8,8 +8,8 @@ Source: semantic conventions v1.44.0, http-spans and http-metrics.
 
 import os
 import re
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Final
 
 from opentelemetry.semconv.attributes.client_attributes import CLIENT_ADDRESS
 from opentelemetry.semconv.attributes.http_attributes import HTTP_REQUEST_METHOD, HTTP_REQUEST_METHOD_ORIGINAL
@@ -23,10 +23,16 @@ from opentelemetry.semconv.attributes.url_attributes import URL_PATH, URL_QUERY,
 from opentelemetry.semconv.attributes.user_agent_attributes import USER_AGENT_ORIGINAL
 
 from sightline.types import Attributes, RawHeader, Scope
+
+if TYPE_CHECKING:
+    from sightline.proxies import Hop
 from sightline_processors import redact_query
 
 MAX_VALUE_CHARACTERS: Final = 2048
 """Bound of each client-controlled attribute value; longer ones are cut."""
+
+MASKED: Final = "[REDACTED]"
+"""Value of a captured header that carries a credential. Source: the stock instrumentors."""
 
 OTHER_METHOD: Final = "_OTHER"
 KNOWN_METHODS: Final = frozenset(
@@ -83,16 +89,22 @@ def split_authority(authority: str) -> tuple[str, int | None] | None:
     return match["host"].strip("[]"), port
 
 
-def server_address(scope: Scope, headers: Sequence[RawHeader]) -> tuple[str, int | None] | None:
+def server_address(
+    scope: Scope, headers: Sequence[RawHeader], forwarded_host: str | None
+) -> tuple[str, int | None] | None:
     """Returns the address and port that the client asked for, else the ones the server bound.
 
     A missing, duplicate or malformed `Host` falls back to the server's own address.
+
+    Args:
+        scope: ASGI scope.
+        headers: `(name, value)` byte pairs, names lower-case.
+        forwarded_host: The authority that a trusted proxy reports; goes before the Host header.
     """
-    hosts = header_values(headers, b"host")
+    hosts = [forwarded_host] if forwarded_host else header_values(headers, b"host")
     parsed = split_authority(hosts[0]) if len(hosts) == 1 else None
     if parsed is not None:
-        address, port = parsed
-        return address, port if port is not None else _DEFAULT_PORTS.get(scope.get("scheme", "http"))
+        return parsed
     server = scope.get("server")
     return (str(server[0]), server[1]) if server else None
 
@@ -105,47 +117,90 @@ def raw_path(scope: Scope) -> str:
     return str(scope.get("path", ""))
 
 
-def request_attributes(scope: Scope, headers: Sequence[RawHeader], method: str) -> Attributes:
+def full_url(scope: Scope) -> str:
+    """Returns the URL that excluded-URL patterns are searched in: scheme, bound address and path.
+
+    The address is the server's own, so that no client can exclude itself by its Host header.
+    """
+    host, port = scope.get("server") or ("0.0.0.0", 80)  # noqa: S104  the stock default, only matched
+    authority = host if port in (80, None) else f"{host}:{port}"
+    return f"{scope.get('scheme', 'http')}://{authority}{scope.get('path', '')}"
+
+
+def request_attributes(
+    scope: Scope,
+    headers: Sequence[RawHeader],
+    method: str,
+    hop: "Hop",
+    redacted_query_parameters: Collection[str] | None = None,
+) -> Attributes:
     """Returns the attributes that are known when the span starts, so that samplers can read them.
 
     Args:
-        scope: ASGI scope of type `http`.
+        scope: ASGI scope of type `http` or `websocket`.
         headers: `(name, value)` byte pairs, names lower-case.
         method: The method from the known set, or `_OTHER`.
+        hop: The client as seen through the trusted proxies.
+        redacted_query_parameters: Replaces the built-in lists of query keys to redact.
     """
     attributes: Attributes = {
         HTTP_REQUEST_METHOD: method,
-        URL_SCHEME: scheme_of(scope),
+        URL_SCHEME: hop.scheme,
         URL_PATH: bounded_text(raw_path(scope)),
     }
-    if method != scope["method"]:
-        attributes[HTTP_REQUEST_METHOD_ORIGINAL] = bounded_text(scope["method"])
+    original = scope.get("method", method)
+    if method != original:
+        attributes[HTTP_REQUEST_METHOD_ORIGINAL] = bounded_text(original)
     if query := scope.get("query_string"):
-        attributes[URL_QUERY] = bounded_text(redact_query(query.decode("latin-1")))
+        redacted = redact_query(query.decode("latin-1"), redacted_query_parameters)
+        attributes[URL_QUERY] = bounded_text(redacted)
     if version := protocol_version_of(scope):
         attributes[NETWORK_PROTOCOL_VERSION] = version
     if agents := header_values(headers, b"user-agent"):
         attributes[USER_AGENT_ORIGINAL] = bounded_text(agents[0])
-    _add_server(attributes, scope, headers)
-    _add_client(attributes, scope)
+    _add_server(attributes, server_address(scope, headers, hop.host), hop.scheme)
+    _add_client(attributes, scope, hop)
     return attributes
 
 
-def _add_server(attributes: Attributes, scope: Scope, headers: Sequence[RawHeader]) -> None:
-    server = server_address(scope, headers)
+def _add_server(attributes: Attributes, server: tuple[str, int | None] | None, scheme: str) -> None:
     if server is None:
         return
     address, port = server
     attributes[SERVER_ADDRESS] = bounded_text(address)
+    port = port if port is not None else _DEFAULT_PORTS.get(scheme)
     if port is not None:
         attributes[SERVER_PORT] = port
 
 
-def _add_client(attributes: Attributes, scope: Scope) -> None:
-    """Adds the socket peer; forwarded headers are not trusted."""
+def _add_client(attributes: Attributes, scope: Scope, hop: "Hop") -> None:
+    """Adds the socket's peer, and the client that trusted proxies report."""
     peer = scope.get("client")
     if not peer:
         return
-    attributes[CLIENT_ADDRESS] = attributes[NETWORK_PEER_ADDRESS] = bounded_text(str(peer[0]))
+    attributes[NETWORK_PEER_ADDRESS] = bounded_text(str(peer[0]))
     if peer[1]:
         attributes[NETWORK_PEER_PORT] = int(peer[1])
+    if hop.address is not None:
+        attributes[CLIENT_ADDRESS] = bounded_text(hop.address)
+
+
+def captured_headers(
+    side: str, headers: Iterable[RawHeader], wanted: re.Pattern[str], masked: re.Pattern[str]
+) -> Attributes:
+    """Returns `http.{request,response}.header.<name>` attributes.
+
+    Args:
+        side: `request` or `response`.
+        headers: `(name, value)` byte pairs.
+        wanted: Full-match pattern of the names to capture, lower-case.
+        masked: Full-match pattern of the names whose values become `[REDACTED]`.
+    """
+    captured: dict[str, list[str]] = {}
+    for raw_name, raw_value in headers:
+        name = raw_name.decode("latin-1").lower()
+        if not wanted.fullmatch(name):
+            continue
+        value = MASKED if masked.fullmatch(name) else bounded_text(raw_value.decode("latin-1"))
+        captured.setdefault(f"http.{side}.header.{name}", []).append(value)
+    return dict(captured)

@@ -20,7 +20,7 @@ from opentelemetry import _logs, metrics, trace
 from sightline.middleware import SightlineMiddleware
 from sightline.names import SCOPE_EXCHANGE
 from sightline.options import capture_options
-from sightline.types import Scope
+from sightline.types import Receive, Scope, Send
 
 FASTAPI_MARKER = "fastapi.telemetry"
 """Scope key whose presence makes FastAPI's own telemetry stand aside."""
@@ -32,6 +32,7 @@ STOCK_OPTIONS = frozenset(
         "client_response_hook",
         "tracer_provider",
         "meter_provider",
+        "logger_provider",
         "excluded_urls",
         "http_capture_headers_server_request",
         "http_capture_headers_server_response",
@@ -136,17 +137,19 @@ def _patch_asgi_middleware(module: Any) -> None:
         instance._sightline_options = _named_options(stock_function, arguments, options)  # noqa: SLF001
         stock_function(*arguments, **options)
 
-    async def call(stock_function: Any, instance: Any, arguments: Any, options: Any) -> None:
-        scope = arguments[0] if arguments else options["scope"]
-        if not _active or scope["type"] != "http":
-            await stock_function(*arguments, **options)
+    original = stock.__call__
+
+    # A function with the real signature: servers call an application to find out whether it is a factory.
+    async def __call__(self: Any, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N807
+        if not _active or scope["type"] not in ("http", "websocket"):
+            await original(self, scope, receive, send)
         elif SCOPE_EXCHANGE in scope:
-            await instance.app(*arguments, **options)
+            await self.app(scope, receive, send)
         else:
-            await _own_middleware(instance)(*arguments, **options)
+            await _own_middleware(self)(scope, receive, send)
 
     wrapt.wrap_function_wrapper(stock, "__init__", initialize)
-    wrapt.wrap_function_wrapper(stock, "__call__", call)
+    stock.__call__ = __call__
 
 
 def _named_options(function: Any, arguments: Any, options: Any) -> dict[str, Any]:

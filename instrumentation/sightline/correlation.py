@@ -51,8 +51,10 @@ def choose(headers: Iterable[RawHeader], names: Sequence[bytes]) -> tuple[str | 
     found: dict[bytes, bytes] = {}
     conflicting: set[bytes] = set()
     for name, value in headers:
-        if name in names and found.setdefault(name, value) != value:
-            conflicting.add(name)
+        if name in names:
+            value = value.strip(b" \t")  # noqa: PLW2901  optional white space (RFC 9110) that a parser left
+            if found.setdefault(name, value) != value:
+                conflicting.add(name)
     rejected = False
     for name in names:
         candidate = found.get(name)

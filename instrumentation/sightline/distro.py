@@ -1,7 +1,7 @@
-"""The distribution and configurator that `opentelemetry-instrument` loads.
+"""The distribution that `opentelemetry-instrument` loads first.
 
-The distribution sets defaults for variables that the user left unset; the configurator is the SDK's own,
-after a check of the variables that it would fail on.
+It checks the variables and sets defaults where the user set nothing. It must not import the SDK, which reads
+some variables at its import.
 """
 
 import os
@@ -10,10 +10,8 @@ from importlib.metadata import EntryPoint
 from types import MappingProxyType
 from typing import Any, Final
 
+from opentelemetry.instrumentation.dependencies import DependencyConflictError
 from opentelemetry.instrumentation.distro import BaseDistro
-
-# The SDK gives its configurator to distributions to subclass; the module name is private nonetheless.
-from opentelemetry.sdk._configuration import _OTelSDKConfigurator
 
 from sightline.environment import sanitize_environment, sdk_disabled
 from sightline.report import logger
@@ -52,22 +50,15 @@ class SightlineDistro(BaseDistro):  # type: ignore[misc]  # the base class is un
         if entry_point.name == "logging":
             # Its format switch stays; Sightline exports the records without a handler on the root logger.
             kwargs.setdefault("enable_log_auto_instrumentation", False)
-        super().load_instrumentor(entry_point, **kwargs)
-
-
-class SightlineConfigurator(_OTelSDKConfigurator):
-    """Configures the SDK from `OTEL_*`; what cannot be configured is one line and never an exception."""
-
-    def _configure(self, **kwargs: Any) -> None:
-        if sdk_disabled():
-            return
-        sanitize_environment()
         try:
-            super()._configure(**kwargs)  # type: ignore[no-untyped-call]
-        except Exception as error:  # noqa: BLE001  fail open: the program starts without an SDK
+            super().load_instrumentor(entry_point, **kwargs)
+        except (ImportError, DependencyConflictError):
+            raise  # the loader knows what these mean
+        except Exception as error:  # noqa: BLE001  the others shall load all the same
             logger.warning(
-                "OpenTelemetry could not be configured (%s: %s); the program runs without exporting "
-                "telemetry; check the OTEL_* variables",
+                "the instrumentation %s could not be loaded (%s: %s); the others are; check its variables, "
+                "or name it in OTEL_PYTHON_DISABLED_INSTRUMENTATIONS",
+                entry_point.name,
                 type(error).__qualname__,
                 error,
             )

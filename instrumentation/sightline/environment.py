@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from sightline.report import logger
 
@@ -55,6 +55,23 @@ def sanitize_environment(
         del environ[variable]
         removed.append(variable)
         logger.warning("%s", _line(variable, value, rule))
+    return removed + _remove_contradictions(environ)
+
+
+def _remove_contradictions(environ: MutableMapping[str, str]) -> list[str]:
+    """Removes batch and queue sizes of which the SDK would refuse the pair."""
+    removed = []
+    for prefix in ("OTEL_BSP", "OTEL_BLRP"):
+        batch, queue = f"{prefix}_MAX_EXPORT_BATCH_SIZE", f"{prefix}_MAX_QUEUE_SIZE"
+        if int(environ.get(batch) or 512) <= int(environ.get(queue) or 2048):
+            continue
+        found = [variable for variable in (batch, queue) if environ.pop(variable, None) is not None]
+        logger.warning(
+            "%s must be at most %s, got the contrary (from the environment); using the defaults 512 and 2048",
+            batch,
+            queue,
+        )
+        removed += found
     return removed
 
 
@@ -87,25 +104,53 @@ def _entry_points_of(group: str, *others: str) -> Callable[[str], bool]:
     return accepts
 
 
-def _one_of(*values: str) -> Callable[[str], bool]:
-    return lambda value: value.lower() in values
+def _exporters_of(group: str) -> Callable[[str], bool]:
+    """`none`, in any case and alone, or installed exporters."""
+    installed = _entry_points_of(group, "otlp")
+    return lambda value: value.lower() == "none" or installed(value)
 
 
-def _whole_number(value: str) -> bool:
-    return int(value) >= 0
+def _one_of(*values: str, any_case: bool = False) -> Callable[[str], bool]:
+    return lambda value: (value.lower() if any_case else value) in values
+
+
+def _whole_number(value: str, *, at_least: int = 0) -> bool:
+    return value.isascii() and value.isdigit() and at_least <= int(value) <= MAX_NUMBER
+
+
+def _positive_whole_number(value: str) -> bool:
+    return _whole_number(value, at_least=1)
 
 
 def _positive_number(value: str) -> bool:
-    return float(value) > 0
+    return 0 < float(value) <= MAX_NUMBER  # not a number fails as well
 
 
 def _url(value: str) -> bool:
-    parts = urlsplit(value if "://" in value else f"http://{value}")
-    return bool(parts.hostname) and parts.scheme in ("http", "https") and (parts.port or 1) > 0
+    if "://" not in value and os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") == "grpc":
+        value = f"http://{value}"  # gRPC takes host:port
+    return _URL.fullmatch(value) is not None and (urlsplit(value).port or 1) > 0
 
 
-def _pairs(value: str) -> bool:
-    return all("=" in item for item in value.split(",") if item.strip())
+def _headers(value: str) -> bool:
+    """Pairs of a token and a value without control characters, percent-encoded."""
+    for item in filter(None, map(str.strip, value.split(","))):
+        name, separator, text = item.partition("=")
+        decoded = unquote(text)
+        if not separator or not _TOKEN.fullmatch(unquote(name).strip()) or not decoded.isprintable():
+            return False
+    return True
+
+
+def _sampler_argument(value: str) -> bool:
+    if os.environ.get("OTEL_TRACES_SAMPLER", "") not in ("traceidratio", "parentbased_traceidratio"):
+        return True  # a sampler of somebody else, with an argument of its own
+    return 0 <= float(value) <= 1
+
+
+def _resource_attributes(value: str) -> bool:
+    items = filter(None, map(str.strip, value.split(",")))
+    return all("=" in item and item.partition("=")[0].strip() for item in items)
 
 
 def _rule(
@@ -114,24 +159,31 @@ def _rule(
     return Rule(re.compile(variables), accepts, must, example, shown)
 
 
+MAX_NUMBER = 2**31 - 1
+"""Largest number that a variable may hold: milliseconds, seconds or items."""
+
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_URL = re.compile(
+    r"https?://(?:[^\s/@]*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::[0-9]{1,5})?(?:[/?][^\s]*)?"
+)
 _SIGNAL = "(?:_(?:TRACES|METRICS|LOGS))?"
 _RULES = (
     _rule(
         "OTEL_TRACES_EXPORTER",
-        _entry_points_of("opentelemetry_traces_exporter", "otlp", "none"),
-        "installed exporters separated by commas",
+        _exporters_of("opentelemetry_traces_exporter"),
+        "installed exporters separated by commas, or none",
         "otlp",
     ),
     _rule(
         "OTEL_METRICS_EXPORTER",
-        _entry_points_of("opentelemetry_metrics_exporter", "otlp", "none"),
-        "installed exporters separated by commas",
+        _exporters_of("opentelemetry_metrics_exporter"),
+        "installed exporters separated by commas, or none",
         "otlp",
     ),
     _rule(
         "OTEL_LOGS_EXPORTER",
-        _entry_points_of("opentelemetry_logs_exporter", "otlp", "none"),
-        "installed exporters separated by commas",
+        _exporters_of("opentelemetry_logs_exporter"),
+        "installed exporters separated by commas, or none",
         "otlp",
     ),
     _rule(
@@ -149,15 +201,15 @@ _RULES = (
     ),
     _rule(
         f"OTEL_EXPORTER_OTLP{_SIGNAL}_HEADERS",
-        _pairs,
-        "key=value pairs separated by commas",
+        _headers,
+        "name=value pairs, percent-encoded, separated by commas",
         "tenant=a",
         shown=False,
     ),
     _rule(f"OTEL_EXPORTER_OTLP{_SIGNAL}_TIMEOUT", _positive_number, "a number of seconds above 0", "10"),
     _rule(
         f"OTEL_EXPORTER_OTLP{_SIGNAL}_COMPRESSION",
-        _one_of("gzip", "deflate", "none"),
+        _one_of("gzip", "deflate", "none", any_case=True),
         "gzip, deflate or none",
         "gzip",
     ),
@@ -169,7 +221,7 @@ _RULES = (
     ),
     _rule(
         "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
-        _one_of("cumulative", "delta", "lowmemory"),
+        _one_of("cumulative", "delta", "lowmemory", any_case=True),
         "cumulative, delta or lowmemory",
         "cumulative",
     ),
@@ -218,7 +270,7 @@ _RULES = (
     _rule("OTEL_METRIC_EXPORT_(?:INTERVAL|TIMEOUT)", _positive_number, "milliseconds above 0", "15000"),
     _rule(
         "OTEL_(?:BSP|BLRP)_(?:SCHEDULE_DELAY|EXPORT_TIMEOUT|MAX_QUEUE_SIZE|MAX_EXPORT_BATCH_SIZE)",
-        lambda value: int(value) > 0,
+        _positive_whole_number,
         "a whole number above 0",
         "1000",
     ),
@@ -228,8 +280,29 @@ _RULES = (
         "a whole number of 0 or more",
         "128",
     ),
-    _rule("OTEL_SDK_DISABLED", _one_of("true", "false"), "true or false", "true"),
     _rule(
-        "OTEL_RESOURCE_ATTRIBUTES", _pairs, "key=value pairs separated by commas", "service.namespace=shop"
+        "OTEL_TRACES_SAMPLER_ARG",
+        _sampler_argument,
+        "a ratio from 0 to 1 for the sampler that is set",
+        "0.1",
+    ),
+    _rule(
+        "OTEL_PYTHON_EXPORTER_OTLP_.*CREDENTIAL_PROVIDER",
+        _entry_points_of("opentelemetry_otlp_credential_provider"),
+        "an installed credential provider",
+        "my_provider",
+    ),
+    _rule(
+        "OTEL_PYTHON_(?:LOG_AUTO_INSTRUMENTATION|LOG_CORRELATION|LOG_CODE_ATTRIBUTES|SDK_INTERNAL_METRICS_ENABLED)",
+        _one_of("true", "false", any_case=True),
+        "true or false",
+        "true",
+    ),
+    _rule("OTEL_SDK_DISABLED", _one_of("true", "false", any_case=True), "true or false", "true"),
+    _rule(
+        "OTEL_RESOURCE_ATTRIBUTES",
+        _resource_attributes,
+        "key=value pairs separated by commas",
+        "service.namespace=shop",
     ),
 )

@@ -10,21 +10,27 @@ from typing import Any
 from weakref import WeakSet
 
 import wrapt
+from opentelemetry._logs import LoggerProvider
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
+from sightline.background_tasks import release_background_tasks, watch_background_tasks
 from sightline.coexistence import (
+    STOCK_OPTIONS,
     release_stock_instrumentors,
     silence_fastapi_exporters,
     silence_fastapi_telemetry,
     take_over_stock_instrumentors,
 )
+from sightline.configuration_file import file_configuration
 from sightline.environment import sdk_disabled
 from sightline.errors import InstrumentationError
+from sightline.executors import carry_context_into_executors, release_executors
 from sightline.logs import add_ids_to_records, export_records, restore_logging
 from sightline.middleware import SightlineMiddleware
-from sightline.options import CaptureOptions, capture_options, process_settings
+from sightline.options import CaptureOptions, capture_options
+from sightline.propagation import propagate_correlation, release_propagation
 from sightline.report import report
 from sightline.types import ASGIApp, ClientHook, Receive, Scope, Send, ServerRequestHook
 
@@ -42,20 +48,24 @@ class SightlineInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base
         """Returns nothing: FastAPI is instrumented when, and if, it is imported."""
         return ()
 
+    def instrument(self, **kwargs: Any) -> None:
+        """Instruments once: the configuration file and the loader of entry points may both ask for it."""
+        if not self.is_instrumented_by_opentelemetry:
+            super().instrument(**kwargs)
+
     def _instrument(self, **kwargs: Any) -> None:
         """Captures every FastAPI application of the process, and its log records.
 
         Args:
             **kwargs: The options of `instrument_app`, for applications that are not instrumented by hand.
         """
-        if sdk_disabled():
+        file = file_configuration()
+        if sdk_disabled() or (file is not None and not file.is_enabled):
             return
-        kwargs.pop("skip_dep_check", None)
-        logger_provider = kwargs.pop("logger_provider", None)
-        kwargs.pop("exclude_spans", None)
-        _defaults[:] = [capture_options(**kwargs)]
-        _install()
-        export_records(access_log=process_settings().access_log, logger_provider=logger_provider)
+        # What else arrives here are the options of the configuration file, which the settings have read.
+        options = capture_options(**{name: kwargs[name] for name in STOCK_OPTIONS & kwargs.keys()})
+        _defaults[:] = [options]
+        _install(options)
 
     def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002  the stock signature
         """Leaves every application, the stock instrumentors and `logging` as they were."""
@@ -64,6 +74,9 @@ class SightlineInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base
             del app._sightline  # noqa: SLF001
         _apps.clear()
         release_stock_instrumentors()
+        release_background_tasks()
+        release_executors()
+        release_propagation()
         restore_logging()
 
     @staticmethod
@@ -74,6 +87,7 @@ class SightlineInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base
         client_response_hook: ClientHook | None = None,
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
+        logger_provider: LoggerProvider | None = None,
         excluded_urls: str | None = None,
         http_capture_headers_server_request: Sequence[str] | None = None,
         http_capture_headers_server_response: Sequence[str] | None = None,
@@ -89,6 +103,7 @@ class SightlineInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base
             client_response_hook: Called with span, scope and each message that the application sends.
             tracer_provider: The global one when omitted.
             meter_provider: The global one when omitted.
+            logger_provider: The global one when omitted; gets exceptions that are recorded as logs.
             excluded_urls: Regular expressions separated by commas, searched in the full URL; matching
                 requests are counted but not traced.
             http_capture_headers_server_request: Regular expressions of header names to put on the span.
@@ -111,6 +126,7 @@ class SightlineInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base
         options = capture_options(
             tracer_provider=tracer_provider,
             meter_provider=meter_provider,
+            logger_provider=logger_provider,
             server_request_hook=server_request_hook,
             client_request_hook=client_request_hook,
             client_response_hook=client_response_hook,
@@ -119,7 +135,7 @@ class SightlineInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base
             http_capture_headers_server_response=http_capture_headers_server_response,
             http_capture_headers_sanitize_fields=http_capture_headers_sanitize_fields,
         )
-        _install()
+        _install(options)
         _decide(app, _middleware(app, options))
 
     @staticmethod
@@ -134,9 +150,13 @@ def _is_fastapi(app: object) -> bool:
     )
 
 
-def _install() -> None:
-    """Installs the wraps that both ways of instrumenting share; further calls change nothing."""
+def _install(options: CaptureOptions) -> None:
+    """Installs the wraps that both ways of instrumenting share; further calls renew the options only."""
     add_ids_to_records()
+    export_records(access_log=options.settings.access_log, logger_provider=options.logger_provider)
+    watch_background_tasks(options)
+    carry_context_into_executors()
+    propagate_correlation(options.settings)
     take_over_stock_instrumentors(
         SightlineInstrumentor.instrument_app, SightlineInstrumentor.uninstrument_app
     )
@@ -162,7 +182,7 @@ def _app_for(app: Any, original: Any, scope: Scope) -> ASGIApp:
         middleware = _middleware_of(app)
         if middleware is not None and scope["type"] == "lifespan":
             silence_fastapi_exporters(app)
-        elif middleware is not None and scope["type"] == "http":
+        elif middleware is not None and scope["type"] in ("http", "websocket"):
             silence_fastapi_telemetry(scope)
             return middleware
     except Exception as error:  # noqa: BLE001  fail open: the application serves without telemetry

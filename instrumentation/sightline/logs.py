@@ -8,12 +8,13 @@ logging set-up works as if nothing were installed, and there is one copy of each
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, Final
 
 from opentelemetry import context as otel_context
-from opentelemetry._logs import LoggerProvider, get_logger_provider
+from opentelemetry._logs import LoggerProvider, LogRecord, get_logger_provider
 from opentelemetry.context import Context
 from opentelemetry.instrumentation.logging.environment_variables import (
     OTEL_PYTHON_LOG_AUTO_INSTRUMENTATION,
@@ -23,12 +24,16 @@ from opentelemetry.instrumentation.logging.environment_variables import (
 from opentelemetry.instrumentation.logging.handler import LoggingHandler
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.sdk import _logs as sdk_logs
+from opentelemetry.semconv.attributes.exception_attributes import EXCEPTION_TYPE
 from opentelemetry.trace import get_current_span
 from opentelemetry.util.types import AnyValue
 
 from sightline.correlation import correlation_id_of
+from sightline.exceptions import is_recorded_in_logs
 from sightline.names import LOG_CORRELATION_ID
+from sightline.recorder import qualified_name
 from sightline.report import logger, report
+from sightline_processors import redact_query
 
 ABSENT: Final = "-"
 """Value of the record attributes outside a request, as access logs write it."""
@@ -37,19 +42,17 @@ ACCESS_LOGGERS: Final = frozenset(
     {"uvicorn.access", "gunicorn.access", "hypercorn.access", "granian.access", "_granian.access"}
 )
 
+SERVER_LOGGERS: Final = frozenset(
+    {"uvicorn.error", "gunicorn.error", "hypercorn.error", "_granian", "granian"}
+)
+"""Loggers of the servers, whose record of an exception would be the second one in logs."""
+
 _FORMAT_ONLY = frozenset(
-    {
-        "trace_id",
-        "span_id",
-        "otelTraceID",
-        "otelSpanID",
-        "otelTraceSampled",
-        "otelServiceName",
-        "color_message",
-    }
+    {"otelTraceID", "otelSpanID", "otelTraceSampled", "otelServiceName", "color_message"}
 )
 """Record attributes that an exported record carries in fields of its own, or that only colour a console."""
 
+_TARGET_QUERY = re.compile(r"\?([^\s\"]*)")
 _CONTEXT_ATTRIBUTE = "_sightline_context"
 _OTEL_HANDLERS: tuple[type[logging.Handler], ...] = tuple(
     cls for cls in (LoggingHandler, getattr(sdk_logs, "LoggingHandler", None)) if cls is not None
@@ -79,8 +82,15 @@ def _add_ids(record: logging.LogRecord) -> None:
     span_context = get_current_span(context).get_span_context()
     fields = record.__dict__
     fields.setdefault(LOG_CORRELATION_ID, correlation_id_of(context) or ABSENT)
-    fields.setdefault("trace_id", f"{span_context.trace_id:032x}" if span_context.is_valid else ABSENT)
-    fields.setdefault("span_id", f"{span_context.span_id:016x}" if span_context.is_valid else ABSENT)
+    is_valid = span_context.is_valid
+    fields.setdefault("trace_id", _FormatOnly(f"{span_context.trace_id:032x}" if is_valid else ABSENT))
+    fields.setdefault("span_id", _FormatOnly(f"{span_context.span_id:016x}" if is_valid else ABSENT))
+
+
+class _FormatOnly(str):
+    """An ID that Sightline put on a record for formatters; the exported record has a field for it."""
+
+    __slots__ = ()
 
 
 class RecordBridge(LoggingHandler):
@@ -102,24 +112,44 @@ class RecordBridge(LoggingHandler):
 
     def export(self, source: logging.Logger, record: logging.LogRecord) -> None:
         """Exports one record, unless a stock handler on its way does, or an exporter wrote it."""
+        if self._is_emitting.get():
+            return  # a warning about the record that is being exported
         if record.levelno < self.level or (record.name in ACCESS_LOGGERS and not self._access_log):
             return
         if not is_instrumentation_enabled() or _has_stock_handler(source):
             return
         context = _context_of(record)
+        if record.name in SERVER_LOGGERS and _is_recorded(record, context):
+            return
         token = otel_context.attach(context)
         try:
             self.emit(record)
         finally:
             otel_context.detach(token)
 
+    def _translate(self, record: logging.LogRecord) -> LogRecord:
+        translated = super()._translate(record)
+        if record.name in ACCESS_LOGGERS and isinstance(translated.body, str):
+            translated.body = _TARGET_QUERY.sub(lambda match: f"?{redact_query(match[1])}", translated.body)
+        return translated
+
     def _get_attributes(self, record: logging.LogRecord) -> tuple[dict[str, AnyValue], str | None]:
         attributes, event_name = super()._get_attributes(record)
-        for name in _FORMAT_ONLY:
-            attributes.pop(name, None)
+        attributes = {
+            name: value
+            for name, value in attributes.items()
+            if name not in _FORMAT_ONLY and not isinstance(value, _FormatOnly)
+        }
+        if record.exc_info and record.exc_info[0] is not None:
+            attributes[EXCEPTION_TYPE] = qualified_name(record.exc_info[0])  # stock: the bare class name
         if attributes.get(LOG_CORRELATION_ID) == ABSENT:
             del attributes[LOG_CORRELATION_ID]
         return attributes, event_name
+
+
+def _is_recorded(record: logging.LogRecord, context: Context) -> bool:
+    trace_id = get_current_span(context).get_span_context().trace_id
+    return is_recorded_in_logs(record.exc_info[1] if record.exc_info else None, trace_id)
 
 
 def _handler_level() -> int:

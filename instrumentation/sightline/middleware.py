@@ -3,6 +3,7 @@
 from opentelemetry import context as otel_context
 
 from sightline.exchange import Exchange
+from sightline.http_exchange import HttpExchange
 from sightline.logs import remember_context
 from sightline.names import SCOPE_EXCHANGE
 from sightline.options import CaptureOptions, capture_options
@@ -10,10 +11,16 @@ from sightline.recorder import Recorder
 from sightline.report import report
 from sightline.routes import watch_dispatch
 from sightline.types import ASGIApp, Receive, Scope, Send
+from sightline.websocket_exchange import WebSocketExchange
+
+_EXCHANGES: dict[str, type[HttpExchange] | type[WebSocketExchange]] = {
+    "http": HttpExchange,
+    "websocket": WebSocketExchange,
+}
 
 
 class SightlineMiddleware:
-    """Captures the HTTP requests of any ASGI application; immutable, shared by all requests.
+    """Captures the requests and connections of any ASGI application; immutable, shared by all of them.
 
     Wrap the whole application, outside everything that sends responses, so that each of them carries
     the correlation ID. A request that an outer middleware of this class already captures passes through.
@@ -32,7 +39,7 @@ class SightlineMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one ASGI connection."""
         exchange = None
-        if scope["type"] == "http" and SCOPE_EXCHANGE not in scope:
+        if scope["type"] in _EXCHANGES and SCOPE_EXCHANGE not in scope:
             exchange = self._open(scope, receive, send)
         if exchange is None:
             await self.app(scope, receive, send)
@@ -42,7 +49,8 @@ class SightlineMiddleware:
         try:
             await self.app(scope, exchange.receive, exchange)
         except BaseException as error:
-            remember_context(error, exchange.context)
+            if isinstance(error, Exception):
+                remember_context(error, exchange.context)
             _close(exchange, error)
             raise
         else:
@@ -53,10 +61,12 @@ class SightlineMiddleware:
 
     def _open(self, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
         try:
-            return Exchange(self._options, self._recorder, scope, receive, send)
+            exchange = _EXCHANGES[scope["type"]](self._options, self._recorder, scope, receive, send)
+            exchange.begin()
         except Exception as error:  # noqa: BLE001  fail open: the request is served uncaptured
             report("open", "could not capture a request; it is served without telemetry", error=error)
             return None
+        return exchange
 
 
 def _close(exchange: Exchange, error: BaseException | None) -> None:

@@ -12,12 +12,34 @@ CORRELATION_ID: Final = "sightline.correlation_id"
 END_REASON: Final = "sightline.end_reason"
 """How the exchange ended: `completed`, `client_disconnect`, `error` or `cancelled`."""
 
+TRACKING_ID: Final = "sightline.tracking_id"
+"""What `sightline.background.spawn` returned, 32 hex digits; on the span of each attempt."""
+ATTEMPT: Final = "sightline.attempt"
+"""Number of an attempt of background work, from 1."""
+WEBSOCKET_CLOSE_CODE: Final = "sightline.websocket.close_code"
+"""Close code of a WebSocket connection (RFC 6455, section 7.4), int."""
+WEBSOCKET_CLOSE_CLASS: Final = "sightline.websocket.close_class"
+"""`normal` (1000, 1001, 1005), `abnormal` (others below 3000), `application` (from 3000), `refused`."""
+
 # Log attribute
 LOG_CORRELATION_ID: Final = "correlation_id"
 
 # Metrics: name, unit, description
 CORRELATION_REJECTED: Final = "sightline.correlation.rejected"
 """Counter, `{request}`, no attributes: requests whose correlation header was present but not valid."""
+
+STREAM_FIRST_BYTE: Final = "sightline.stream.first_byte"
+"""Histogram, `s`: from the request's start to the first body byte, of responses without a length."""
+WEBSOCKET_ACTIVE: Final = "sightline.websocket.active"
+"""Up-down counter, `{connection}`: accepted connections."""
+WEBSOCKET_DURATION: Final = "sightline.websocket.duration"
+"""Histogram, `s`: from handshake to close, refused handshakes included."""
+WEBSOCKET_MESSAGES: Final = "sightline.websocket.messages"
+"""Counter, `{message}`, by direction."""
+WEBSOCKET_IO: Final = "sightline.websocket.io"
+"""Counter, `By`: payload bytes, by direction."""
+BACKGROUND_DURATION: Final = "sightline.background.duration"
+"""Histogram, `s`: background tasks, by function."""
 
 # Of the conventions, in development (http-metrics, v1.44.0)
 ACTIVE_REQUESTS: Final = "http.server.active_requests"

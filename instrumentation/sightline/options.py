@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from opentelemetry._logs import LoggerProvider
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 from opentelemetry.util.http import (
@@ -17,7 +18,8 @@ from opentelemetry.util.http import (
     parse_excluded_urls,
 )
 
-from sightline.attributes import known_methods
+from sightline.attributes import KNOWN_METHODS, known_methods
+from sightline.configuration_file import file_configuration
 from sightline.errors import SettingsError
 from sightline.report import logger
 from sightline.settings import Settings, load_settings
@@ -40,8 +42,10 @@ class CaptureOptions:
 
     Attributes:
         settings: The process-wide `SIGHTLINE_*` settings.
+        correlation_headers: Lower-case names of `settings.correlation_headers`, as bytes.
         tracer_provider: None for the global one.
         meter_provider: None for the global one.
+        logger_provider: None for the global one.
         server_request_hook: Called with the SERVER span and the ASGI scope when a request starts.
         client_request_hook: Called with span, scope and each message that the application receives.
         client_response_hook: Called with span, scope and each message that the application sends.
@@ -50,11 +54,14 @@ class CaptureOptions:
         captured_request_headers: Full-match patterns on lower-case names.
         captured_response_headers: Full-match patterns on lower-case names.
         masked_headers: Names whose captured values become `[REDACTED]`.
+        redacted_query_parameters: Replaces the built-in lists of query keys; None for those.
     """
 
     settings: Settings
+    correlation_headers: tuple[bytes, ...]
     tracer_provider: TracerProvider | None = None
     meter_provider: MeterProvider | None = None
+    logger_provider: LoggerProvider | None = None
     server_request_hook: ServerRequestHook | None = None
     client_request_hook: ClientHook | None = None
     client_response_hook: ClientHook | None = None
@@ -63,12 +70,14 @@ class CaptureOptions:
     captured_request_headers: re.Pattern[str] | None
     captured_response_headers: re.Pattern[str] | None
     masked_headers: re.Pattern[str]
+    redacted_query_parameters: frozenset[str] | None = None
 
 
 def capture_options(
     *,
     tracer_provider: TracerProvider | None = None,
     meter_provider: MeterProvider | None = None,
+    logger_provider: LoggerProvider | None = None,
     server_request_hook: ServerRequestHook | None = None,
     client_request_hook: ClientHook | None = None,
     client_response_hook: ClientHook | None = None,
@@ -82,18 +91,33 @@ def capture_options(
     Raises:
         SettingsError: When a pattern given in code is not a regular expression.
     """
+    settings = process_settings()
+    file = file_configuration()
+    if file is not None:
+        # The file silences the variables: where it says nothing, the defaults hold.
+        excluded_urls = file.excluded_urls or "" if excluded_urls is None else excluded_urls
+        http_capture_headers_server_request = (
+            http_capture_headers_server_request or file.request_captured_headers or ()
+        )
+        http_capture_headers_server_response = (
+            http_capture_headers_server_response or file.response_captured_headers or ()
+        )
+        http_capture_headers_sanitize_fields = http_capture_headers_sanitize_fields or ()
     masked = _name_patterns(
         http_capture_headers_sanitize_fields, OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS
     )
     return CaptureOptions(
-        settings=process_settings(),
+        settings=settings,
+        correlation_headers=tuple(name.encode("ascii") for name in settings.correlation_headers),
         tracer_provider=tracer_provider,
         meter_provider=meter_provider,
+        logger_provider=logger_provider,
         server_request_hook=server_request_hook,
         client_request_hook=client_request_hook,
         client_response_hook=client_response_hook,
         excluded_urls=_excluded_urls() if excluded_urls is None else parse_excluded_urls(excluded_urls),
-        methods=known_methods(),
+        methods=known_methods() if file is None else file.known_methods or KNOWN_METHODS,
+        redacted_query_parameters=None if file is None else file.sensitive_query_parameters,
         captured_request_headers=_any_of(
             _name_patterns(
                 http_capture_headers_server_request, OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST
@@ -112,7 +136,8 @@ def capture_options(
 @cache
 def process_settings() -> Settings:
     """Returns the `SIGHTLINE_*` settings, read and reported once per process."""
-    return load_settings()
+    file = file_configuration()
+    return load_settings(file_options=None if file is None else file.options)
 
 
 def _excluded_urls() -> ExcludeList:

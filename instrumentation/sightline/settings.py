@@ -7,6 +7,7 @@ the rule, the value, its origin and the cure, and the default holds.
 import os
 import re
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -16,6 +17,7 @@ from sightline.report import logger
 
 PREFIX = "SIGHTLINE_"
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HOST_PATTERN = re.compile(r"[A-Za-z0-9.*?_-]+")
 _SWITCH = {
     "on": True,
     "true": True,
@@ -27,6 +29,7 @@ _SWITCH = {
     "no": False,
 }
 _SHOWN_CHARACTERS = 80
+_EXAMPLES = {"trusted_proxies": "10.0.0.0/8,::1", "correlation_propagate": "*.internal,orders"}
 
 
 def _items(value: object) -> object:
@@ -53,6 +56,25 @@ def _switch(value: object) -> object:
     return value
 
 
+def _networks(value: object) -> object:
+    """Reads `10.0.0.0/8, ::1`; a bare address is a network of one."""
+    items = _items(value)
+    if not isinstance(items, tuple | list):
+        return value
+    try:
+        return tuple(ip_network(str(item)) for item in items)
+    except ValueError as error:
+        raise ValueError("must be networks in CIDR form separated by commas") from error
+
+
+def _host_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    if any(not _HOST_PATTERN.fullmatch(pattern) for pattern in patterns):
+        raise ValueError("must be host names, with * and ? as wildcards, separated by commas")
+    return tuple(pattern.lower() for pattern in patterns)
+
+
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_networks)]
+HostPatterns = Annotated[tuple[str, ...], BeforeValidator(_items), AfterValidator(_host_patterns)]
 HeaderNames = Annotated[tuple[str, ...], BeforeValidator(_items), AfterValidator(_header_names)]
 Switch = Annotated[bool, BeforeValidator(_switch)]
 
@@ -68,39 +90,70 @@ class Settings(BaseModel):
     correlation_headers: HeaderNames = ("x-correlation-id", "x-request-id")
     """Request headers that may carry the correlation ID, in order; the first is the one sent back."""
 
+    correlation_propagate: HostPatterns = ()
+    """Hosts (globs) to which outgoing calls carry the correlation ID, as header and as baggage."""
+
+    trusted_proxies: Networks = ()
+    """Networks of the proxies whose forwarded headers count."""
+
+    websocket_message_spans: Switch = False
+    """Spans of WebSocket messages, at most 100 per connection."""
+
     access_log: Switch = False
     """Export the server's access records (uvicorn, gunicorn, hypercorn, granian) as logs."""
 
 
-def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+def load_settings(
+    environ: Mapping[str, str] | None = None, file_options: Mapping[str, object] | None = None
+) -> Settings:
     """Reads the settings; every wrong value costs one warning and falls back to its default.
 
     Args:
         environ: Variables to read; `os.environ` when omitted.
+        file_options: Options of the declarative configuration file; read in place of the variables.
     """
     environ = os.environ if environ is None else environ
-    values = {
-        field: environ[variable]
-        for field in Settings.model_fields
-        if (variable := PREFIX + field.upper()) in environ and environ[variable].strip()
-    }
+    values: dict[str, object]
+    if file_options is not None:
+        values = {name: value for name, value in file_options.items() if _is_known(name)}
+    else:
+        values = {
+            field: environ[variable]
+            for field in Settings.model_fields
+            if (variable := PREFIX + field.upper()) in environ and environ[variable].strip()
+        }
+    origin = "the environment" if file_options is None else "the configuration file"
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        for problem in error.errors():
-            field = str(problem["loc"][0])
-            logger.warning("%s", _problem_line(field, values.pop(field, ""), problem["msg"]))
+        for field in dict.fromkeys(str(problem["loc"][0]) for problem in error.errors()):
+            rule = next(problem["msg"] for problem in error.errors() if problem["loc"][0] == field)
+            logger.warning("%s", _problem_line(field, str(values.pop(field, "")), rule, origin))
+            if environ is os.environ:
+                os.environ.pop(PREFIX + field.upper(), None)  # worker processes shall not repeat the line
         return Settings.model_validate(values)
 
 
-def _problem_line(field: str, value: str, rule: str) -> str:
+def _is_known(option: str) -> bool:
+    if option in Settings.model_fields:
+        return True
+    logger.warning(
+        "instrumentation/development.python.sightline.%s is not an option; known are %s",
+        option[:_SHOWN_CHARACTERS],
+        ", ".join(Settings.model_fields),
+    )
+    return False
+
+
+def _problem_line(field: str, value: str, rule: str, origin: str) -> str:
     info: FieldInfo = Settings.model_fields[field]
     shown = value if len(value) <= _SHOWN_CHARACTERS else value[:_SHOWN_CHARACTERS] + "…"
     rule = rule.removeprefix("Value error, ")
     default = _written(info.default)
+    example = _EXAMPLES.get(field, default)
     return (
-        f"{PREFIX}{field.upper()} {rule}, got {shown!r} (from the environment); "
-        f"using the default {default}; for example {PREFIX}{field.upper()}={default}"
+        f"{PREFIX}{field.upper()} {rule}, got {shown!r} (from {origin}); "
+        f"using the default {default or 'of none'}; for example {PREFIX}{field.upper()}={example}"
     )
 
 
@@ -109,5 +162,5 @@ def _written(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):
-        return ",".join(value)
+        return ",".join(map(str, value))
     return str(value)

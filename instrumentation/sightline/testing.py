@@ -48,7 +48,11 @@ class CapturedTelemetry:
     def instrument(self, app: Any, **options: Any) -> None:
         """Captures one application; takes the options of `SightlineInstrumentor.instrument_app`."""
         SightlineInstrumentor.instrument_app(
-            app, tracer_provider=self.tracer_provider, meter_provider=self.meter_provider, **options
+            app,
+            tracer_provider=self.tracer_provider,
+            meter_provider=self.meter_provider,
+            logger_provider=self.logger_provider,
+            **options,
         )
         self._instrumented.append(app)
 

@@ -3,6 +3,6 @@
 This package never imports `sightline`, FastAPI or Starlette.
 """
 
-from sightline_processors.redaction import redact_query
+from sightline_processors.redaction import redact_query, redact_text
 
-__all__ = ["redact_query"]
+__all__ = ["redact_query", "redact_text"]

@@ -6,7 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sightline import attributes
-from sightline.attributes import request_attributes, split_authority
+from sightline.attributes import split_authority
+from sightline.proxies import client_hop
+
+
+def request_attributes(scope, headers, method):
+    return attributes.request_attributes(scope, headers, method, client_hop(scope, headers, ()))
 
 
 def of(**changes):

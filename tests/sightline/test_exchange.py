@@ -120,13 +120,25 @@ def test_the_duration_point_has_no_attribute_that_a_client_chooses_freely(app, t
 @pytest.mark.parametrize("path", ["/items/7", "/late", "/stream", "/broken", "/cut", "/refused", "/nowhere"])
 def test_the_span_lasts_exactly_as_long_as_the_histogram_says(app, telemetry, path):
     serve(app, path)
-    (span,) = telemetry.spans
+    (span,) = [span for span in telemetry.spans if span.kind is SpanKind.SERVER]
     assert only_point(telemetry).sum == (span.end_time - span.start_time) / 1e9
 
 
 def test_a_background_task_is_not_part_of_the_duration(app, telemetry):
     serve(app, "/late")
     assert only_point(telemetry).sum < 0.15
+
+
+def test_the_first_byte_of_a_stream_is_timed_apart_from_its_end(app, telemetry):
+    serve(app, "/stream")
+    (point,) = telemetry.points("sightline.stream.first_byte")
+    assert dict(point.attributes) == {"http.route": "/stream", "sightline.end_reason": "completed"}
+    assert point.sum < only_point(telemetry).sum - 0.015
+
+
+def test_an_answer_of_a_known_length_is_not_a_stream(app, telemetry):
+    serve(app, "/items/7")
+    assert telemetry.points("sightline.stream.first_byte") == []
 
 
 def test_a_stream_lasts_until_its_last_byte_and_counts_the_bytes_sent(app, telemetry):
@@ -393,7 +405,7 @@ def test_a_failure_of_our_own_leaves_the_request_untouched(telemetry, monkeypatc
 def test_a_failure_at_the_end_leaves_the_response_untouched(telemetry, monkeypatch, caplog):
     app = make_app()
     telemetry.instrument(app)
-    monkeypatch.setattr("sightline.exchange.route_template", lambda scope: 1 // 0)
+    monkeypatch.setattr("sightline.http_exchange.route_template", lambda scope: 1 // 0)
     assert serve(app, "/items/7").body == b'{"item_id":7}'
     assert "could not finish the telemetry" in caplog.text
 

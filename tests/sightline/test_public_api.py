@@ -17,5 +17,6 @@ def test_the_exported_names_change_only_on_purpose():
         "SightlineError",
         "SightlineInstrumentor",
         "SightlineMiddleware",
+        "background",
         "correlation_id",
     ]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sightline_processors import redact_query
+from sightline_processors import redact_query, redact_text
 
 
 @pytest.mark.parametrize(
@@ -36,4 +36,38 @@ def test_no_query_raises_and_keys_and_their_order_stay(query):
 def test_the_cost_grows_with_the_length_only():
     started = time.process_time()
     redact_query("token=%" + "%41" * 200_000 + "&a=" * 200_000)
+    assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        ("user 7 not found", "user 7 not found"),
+        ("password=hunter2 is wrong", "password=REDACTED is wrong"),
+        ('{"api_key": "abc", "id": 7}', '{"api_key": "REDACTED", "id": 7}'),
+        ("Authorization: Bearer abcdefgh123", "Authorization: REDACTED"),
+        ("got Bearer abcdefgh123 instead", "got Bearer REDACTED instead"),
+        ("jwt eyJhbGciOi.eyJzdWIiOi.c2lnbmF0dXJl end", "jwt REDACTED end"),
+        ("postgresql://shop:hunter2@db:5432/x", "postgresql://REDACTED:REDACTED@db:5432/x"),
+        ("db_password = 'x y'", "db_password = 'REDACTED y'"),
+    ],
+)
+def test_credentials_in_free_text_are_replaced(text, redacted):
+    assert redact_text(text) == redacted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a_" * 200_000,
+        "eyJ" * 200_000,
+        "://" * 200_000,
+        "bearer " * 100_000,
+        "password" * 50_000,
+        "-" * 400_000,
+    ],
+)
+def test_hostile_text_costs_time_in_proportion_to_its_length(text):
+    started = time.process_time()
+    redact_text(text)
     assert time.process_time() - started < 2

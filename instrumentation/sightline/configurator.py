@@ -1,0 +1,31 @@
+"""The configurator that `opentelemetry-instrument` loads: the SDK's own, behind a check of its variables."""
+
+import os
+from typing import Any
+
+# The SDK gives its configurator to distributions to subclass; the module name is private nonetheless.
+from opentelemetry.sdk._configuration import _OTelSDKConfigurator
+
+from sightline.configuration_file import CONFIG_FILE_VARIABLE, load_configuration_file
+from sightline.environment import sanitize_environment, sdk_disabled
+from sightline.report import logger
+
+
+class SightlineConfigurator(_OTelSDKConfigurator):
+    """Configures the SDK from `OTEL_*`; what cannot be configured is one line and never an exception."""
+
+    def _configure(self, **kwargs: Any) -> None:
+        if sdk_disabled():
+            return
+        sanitize_environment()
+        try:
+            if path := os.environ.get(CONFIG_FILE_VARIABLE):
+                load_configuration_file(path)
+            super()._configure(**kwargs)  # type: ignore[no-untyped-call]
+        except Exception as error:  # noqa: BLE001  fail open: the program starts without an SDK
+            logger.warning(
+                "OpenTelemetry could not be configured (%s: %s); the program runs without exporting "
+                "telemetry; check the OTEL_* variables",
+                type(error).__qualname__,
+                error,
+            )

@@ -1,0 +1,142 @@
+"""Records an exception once: as a span event, as a log record, or as both.
+
+`OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN` chooses: unset for the span event, `logs` for the log record,
+`logs/dup` for both. Messages and stack traces are redacted and bounded.
+
+Source: semantic conventions v1.44.0, exceptions-spans and exceptions-logs; http-exceptions for the event's
+name and severity.
+"""
+
+import os
+import time
+import traceback
+from typing import Final
+
+from opentelemetry._logs import Logger, LogRecord, SeverityNumber
+from opentelemetry.context import Context
+from opentelemetry.semconv.attributes.exception_attributes import (
+    EXCEPTION_MESSAGE,
+    EXCEPTION_STACKTRACE,
+    EXCEPTION_TYPE,
+)
+from opentelemetry.trace import Span
+
+from sightline import names
+from sightline.attributes import bounded_text
+from sightline.correlation import correlation_id_of
+from sightline.recorder import qualified_name
+from sightline.types import Attributes
+from sightline_processors import redact_text
+
+SIGNAL_VARIABLE: Final = "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN"
+EVENT_NAME: Final = "http.server.request.exception"
+MAX_STACKTRACE_CHARACTERS: Final = 16_384
+MAX_GROUP_DEPTH: Final = 8
+
+_RECORDED: Final = "_sightline_recorded"
+
+
+def record(
+    error: BaseException, span: Span, context: Context, logger: Logger, *, event_name: str = EVENT_NAME
+) -> None:
+    """Records one exception with the span in which it happened, unless it has been recorded already.
+
+    Args:
+        error: The exception; a group that holds a single exception counts as that exception.
+        span: Gets the event.
+        context: The context of the span, which gives the log record its IDs.
+        logger: Gets the log record.
+        event_name: Name of the log record.
+    """
+    error = unwrapped(error)
+    trace_id = span.get_span_context().trace_id
+    if not isinstance(error, Exception) or is_control_flow(error) or _mark_of(error)[:1] == (trace_id,):
+        return
+    to_span, to_logs = _signals()
+    attributes = _attributes(error)
+    if to_span and span.is_recording():
+        span.add_event("exception", attributes)
+    if to_logs:
+        _emit(logger, context, event_name, attributes)
+    _mark(error, trace_id, in_logs=to_logs)
+
+
+def unwrapped(error: BaseException) -> BaseException:
+    """Returns the exception inside groups of one, as task groups wrap what an application raised."""
+    depth = 0
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1 and depth < MAX_GROUP_DEPTH:
+        error = error.exceptions[0]
+        depth += 1
+    return error
+
+
+def message_of(error: BaseException) -> str:
+    """Returns an exception's message, redacted and bounded."""
+    # Cut before the redaction, which then costs a bounded time, and again: a replacement may be longer.
+    return bounded_text(redact_text(bounded_text(str(error))))
+
+
+def is_control_flow(error: BaseException) -> bool:
+    """Tells whether an exception only carries a status: Starlette's and FastAPI's `HTTPException`."""
+    return any(
+        cls.__name__ == "HTTPException" and cls.__module__.startswith(("starlette.", "fastapi."))
+        for cls in type(error).__mro__
+    )
+
+
+def is_recorded_in_logs(error: BaseException | None, trace_id: int) -> bool:
+    """Tells whether an exception has been recorded as a log record in a trace."""
+    return error is not None and _mark_of(unwrapped(error)) == (trace_id, True)
+
+
+def _mark_of(error: BaseException) -> tuple[int, bool] | tuple[()]:
+    """Returns the trace in which an exception was recorded last, and whether logs got it.
+
+    By trace: an application may raise one and the same object in many requests.
+    """
+    mark: tuple[int, bool] | tuple[()] = getattr(error, _RECORDED, ())
+    return mark
+
+
+def _mark(error: BaseException, trace_id: int, *, in_logs: bool) -> None:
+    try:
+        setattr(error, _RECORDED, (trace_id, in_logs))
+    except AttributeError:
+        return  # a class with __slots__
+
+
+def _signals() -> tuple[bool, bool]:
+    """Returns whether spans and logs get exceptions."""
+    chosen = {item.strip() for item in os.environ.get(SIGNAL_VARIABLE, "").split(",")}
+    if "logs/dup" in chosen:
+        return True, True
+    return "logs" not in chosen, "logs" in chosen
+
+
+def _attributes(error: BaseException) -> Attributes:
+    stacktrace = "".join(traceback.format_exception(error))
+    return {
+        EXCEPTION_TYPE: qualified_name(type(error)),
+        EXCEPTION_MESSAGE: message_of(error),
+        # The end of a stack trace says where it happened: the beginning is what goes.
+        EXCEPTION_STACKTRACE: redact_text(stacktrace[-MAX_STACKTRACE_CHARACTERS:]),
+    }
+
+
+def _emit(logger: Logger, context: Context, event_name: str, attributes: Attributes) -> None:
+    correlation_id = correlation_id_of(context)
+    if correlation_id is not None:
+        attributes = {**attributes, names.LOG_CORRELATION_ID: correlation_id}
+    now = time.time_ns()
+    logger.emit(
+        LogRecord(
+            timestamp=now,
+            observed_timestamp=now,
+            context=context,
+            severity_number=SeverityNumber.ERROR,
+            severity_text="ERROR",
+            body="unhandled exception",
+            attributes=attributes,
+            event_name=event_name,
+        )
+    )

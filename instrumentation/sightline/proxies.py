@@ -1,0 +1,138 @@
+"""Who the client is, when proxies that the operator trusts stand in between.
+
+Without `SIGHTLINE_TRUSTED_PROXIES` no forwarded header counts, and the client is the socket's peer. With it,
+the client is the right-most hop that is not a trusted proxy, and scheme and host are the ones that the
+trusted proxies report.
+
+Source: RFC 7239 (Forwarded); X-Forwarded-For, -Proto and -Host as nginx and Envoy write them.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Final
+
+from sightline.attributes import header_values, scheme_of
+from sightline.types import RawHeader, Scope
+
+Network = IPv4Network | IPv6Network
+
+MAX_HOPS: Final = 32
+"""Forwarded hops that are read, from the right; an attacker can only prepend."""
+
+_SCHEMES = frozenset({"http", "https", "ws", "wss"})
+_PAIR = re.compile(r'\s*(?P<name>[A-Za-z]+)=(?:"(?P<quoted>[^"]*)"|(?P<token>[^\s;,"]*))\s*')
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """The client as seen through the trusted proxies.
+
+    Attributes:
+        address: The client's address; None where the server does not know its peer.
+        scheme: What the client used: `http`, `https`, `ws`, `wss` or `_OTHER`.
+        host: The authority that the client asked for, as a trusted proxy reports it, or None.
+    """
+
+    address: str | None
+    scheme: str
+    host: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Forwarded:
+    address: str
+    scheme: str | None = None
+    host: str | None = None
+
+
+def client_hop(scope: Scope, headers: Sequence[RawHeader], trusted: Sequence[Network]) -> Hop:
+    """Returns the client of a request.
+
+    Args:
+        scope: ASGI scope; `client` is what the server says, which for uvicorn may already be rewritten.
+        headers: `(name, value)` byte pairs, names lower-case.
+        trusted: Networks of the proxies whose headers count.
+    """
+    peer = str(scope["client"][0]) if scope.get("client") else None
+    scheme = scheme_of(scope)
+    if not trusted or peer is None or not _is_trusted(peer, tuple(trusted)):
+        return Hop(peer, scheme)
+    found = _last_untrusted(peer, _forwarded(headers), tuple(trusted))
+    return Hop(found.address, _same_kind(found.scheme, scheme), found.host)
+
+
+def _last_untrusted(peer: str, hops: Sequence[_Forwarded], trusted: tuple[Network, ...]) -> _Forwarded:
+    """Walks from the peer towards the client and stops at the first hop that is not a trusted proxy.
+
+    What a hop says about itself stands in the element that the next proxy, a trusted one, has added.
+    """
+    found = _Forwarded(peer)
+    for hop in reversed(hops[-MAX_HOPS:]):
+        address = _address(hop.address)
+        if address is None:  # "unknown" or an obfuscated name: the trail ends here
+            return _Forwarded(found.address, hop.scheme or found.scheme, hop.host or found.host)
+        found = _Forwarded(str(address), hop.scheme or found.scheme, hop.host or found.host)
+        if not _is_trusted(found.address, trusted):
+            break
+    return found
+
+
+def _forwarded(headers: Sequence[RawHeader]) -> list[_Forwarded]:
+    """Returns the hops that the headers name, the client's own first; `Forwarded` wins."""
+    standard = ",".join(header_values(headers, b"forwarded"))
+    if standard:
+        return [_element(element) for element in standard.split(",")[-MAX_HOPS:]]
+    addresses = _list(headers, b"x-forwarded-for")
+    # The proxy in front of the application writes these two; a list ends with its value.
+    schemes, hosts = _list(headers, b"x-forwarded-proto"), _list(headers, b"x-forwarded-host")
+    hops = [_Forwarded(address) for address in addresses[-MAX_HOPS:]] or [_Forwarded("unknown")]
+    hops[-1] = _Forwarded(hops[-1].address, schemes[-1] if schemes else None, hosts[-1] if hosts else None)
+    return hops
+
+
+def _list(headers: Sequence[RawHeader], name: bytes) -> list[str]:
+    return [item.strip() for item in ",".join(header_values(headers, name)).split(",") if item.strip()]
+
+
+def _element(element: str) -> _Forwarded:
+    pairs = {
+        match["name"].lower(): match["quoted"] if match["quoted"] is not None else match["token"]
+        for match in map(_PAIR.fullmatch, element.split(";"))
+        if match is not None
+    }
+    return _Forwarded(pairs.get("for", "unknown"), pairs.get("proto"), pairs.get("host"))
+
+
+def _same_kind(forwarded: str | None, scheme: str) -> str:
+    """Returns the forwarded scheme where it is a known one, in its WebSocket form for WebSockets."""
+    if forwarded is None or forwarded.lower() not in _SCHEMES:
+        return scheme
+    forwarded = forwarded.lower()
+    if scheme in ("ws", "wss"):
+        return {"http": "ws", "https": "wss"}.get(forwarded, forwarded)
+    return forwarded
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    """Reads `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1` and `[2001:db8::1]:80`; None for anything else."""
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=1024)
+def _is_trusted(address: str, trusted: tuple[Network, ...]) -> bool:
+    parsed = _address(address)
+    if parsed is None:
+        return False
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
+        parsed = parsed.ipv4_mapped
+    return any(parsed.version == network.version and parsed in network for network in trusted)
