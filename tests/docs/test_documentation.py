@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 from asgi import call, http_scope
-from fastapi import FastAPI
+from fastapi import BackgroundTasks, FastAPI, WebSocket
+from fastapi.responses import StreamingResponse
+from opentelemetry.trace import SpanKind
 
-from sightline import distro, settings
+from sightline import background, distro, settings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
@@ -55,7 +57,8 @@ def names_in(cell):
 
 def test_the_settings_page_lists_every_setting_with_its_default():
     documented = {
-        names_in(row[0])[0]: names_in(row[1])[0] for row in rows("reference/settings.md", "`SIGHTLINE_*`")
+        names_in(row[0])[0]: "" if row[1] == "none" else names_in(row[1])[0]
+        for row in rows("reference/settings.md", "`SIGHTLINE_*`")
     }
     assert documented == {
         settings.PREFIX + name.upper(): settings._written(field.default)
@@ -74,62 +77,101 @@ def emitted(telemetry):
     app = FastAPI()
 
     @app.post("/items/{item_id}")
-    async def change(item_id: int):
+    async def change(item_id: int, tasks: BackgroundTasks):
+        tasks.add_task(fail)
+        background.spawn(asyncio.sleep, 0)
         return {}
 
     @app.get("/broken")
     async def broken():
         raise ValueError("bang")
 
+    @app.get("/stream")
+    async def stream():
+        async def body():
+            yield b"a"
+            yield b"b"
+
+        return StreamingResponse(body())
+
+    @app.websocket("/room")
+    async def room(websocket: WebSocket):
+        await websocket.accept()
+        await websocket.send_text(await websocket.receive_text())
+        await websocket.close()
+
     telemetry.instrument(
         app,
         http_capture_headers_server_request=["x-tenant"],
         http_capture_headers_server_response=["content-type"],
     )
-    for scope in (
-        http_scope(
-            "/items/1", "POST", [(b"x-tenant", b"a"), (b"content-length", b"2"), (b"user-agent", b"u")]
-        ),
-        http_scope("/broken", query_string=b"a=1", headers=[(b"x-request-id", b"not valid")]),
-        http_scope("/", "BREW"),
-    ):
-        asyncio.run(call(app, scope))
+
+    async def run():
+        for scope in (
+            http_scope(
+                "/items/1", "POST", [(b"x-tenant", b"a"), (b"content-length", b"2"), (b"user-agent", b"u")]
+            ),
+            http_scope("/broken", query_string=b"a=1", headers=[(b"x-request-id", b"not valid")]),
+            http_scope("/stream"),
+            http_scope("/", "BREW"),
+        ):
+            await call(app, scope)
+        messages = [{"type": "websocket.connect"}, {"type": "websocket.receive", "text": "hello"}]
+        await call(app, http_scope("/room", type="websocket", scheme="ws", subprotocols=[]), messages)
+        await asyncio.sleep(0.01)
+
+    asyncio.run(run())
     return telemetry
 
 
-def test_the_telemetry_page_lists_every_span_attribute_and_no_other(emitted):
-    documented = {
-        name for row in rows("reference/telemetry.md", "The SERVER span") for name in names_in(row[0])
-    }
-    seen = {
+def fail():
+    raise ValueError("bang")
+
+
+def attributes_of(spans):
+    return {
         re.sub(r"(http\.(?:request|response)\.header)\..*", r"\1.<name>", name)
-        for span in emitted.spans
+        for span in spans
         for name in span.attributes
     }
-    assert seen == documented
+
+
+def documented_attributes(heading):
+    return {name for row in rows("reference/telemetry.md", heading) for name in names_in(row[0])}
+
+
+def test_the_telemetry_page_lists_every_span_attribute_and_no_other(emitted):
+    servers = [span for span in emitted.spans if span.kind is SpanKind.SERVER]
+    sockets = [span for span in servers if "network.protocol.name" in span.attributes]
+    requests = [span for span in servers if "network.protocol.name" not in span.attributes]
+    tasks = [span for span in emitted.spans if span.name.startswith("background ")]
+    assert len(requests) + len(sockets) + len(tasks) == len(emitted.spans)
+    assert attributes_of(requests) == documented_attributes("The SERVER span")
+    added = documented_attributes("The span of a WebSocket connection")
+    assert added <= attributes_of(sockets) <= added | documented_attributes("The SERVER span")
+    assert attributes_of(tasks) == documented_attributes("The span of a background task")
 
 
 def test_the_telemetry_page_lists_every_metric_with_unit_and_attributes(emitted):
-    documented = {
+    table = {
         names_in(row[0])[0]: (row[1].rsplit("`")[1], frozenset(names_in(row[2])))
         for row in rows("reference/telemetry.md", "Metrics")
     }
-    duration = documented["http.server.request.duration"][1]
+    duration = table["http.server.request.duration"][1]
+    documented = {
+        name: (unit, duration if "body.size" in name else found) for name, (unit, found) in table.items()
+    }
     seen = {
-        name: (
-            metric.unit,
-            frozenset(key for point in metric.data.data_points for key in point.attributes),
-        )
+        name: (metric.unit, frozenset(key for point in metric.data.data_points for key in point.attributes))
         for name, metric in emitted.metrics.items()
     }
-    documented = {
-        name: (unit, duration if "body.size" in name else attributes)
-        for name, (unit, attributes) in documented.items()
+    assert {name: unit for name, (unit, _) in seen.items()} == {
+        n: unit for n, (unit, _) in documented.items()
     }
-    assert seen.keys() == documented.keys()
-    assert {name: unit for name, (unit, _) in seen.items()} == {n: u for n, (u, _) in documented.items()}
-    assert seen["http.server.request.duration"][1] == duration
-    assert all(attributes <= documented[name][1] for name, (_, attributes) in seen.items())
+    assert {n: found for n, (_, found) in seen.items() if "body.size" not in n} == {
+        n: found for n, (_, found) in documented.items() if "body.size" not in n
+    }
+    assert all(found <= documented[name][1] for name, (_, found) in seen.items())
 
 
 def test_the_readme_names_only_targets_that_exist():
