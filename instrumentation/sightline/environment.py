@@ -298,6 +298,9 @@ _RULES = (
         "true or false",
         "true",
     ),
+    _rule(
+        "OTEL_CONFIG_FILE", lambda value: Path(value).is_file(), "the path of a readable file", "otel.yaml"
+    ),
     _rule("OTEL_SDK_DISABLED", _one_of("true", "false", any_case=True), "true or false", "true"),
     _rule(
         "OTEL_RESOURCE_ATTRIBUTES",

@@ -21,8 +21,14 @@ GRPC_NOTICE = re.compile(
 )
 NO_REQUEST = "-"
 """What formats print outside a request; the stock handler exports it, Sightline leaves the attribute out."""
-UNREMARKABLE = ("INFO: ", "ERROR:    Exception in ASGI application", "Configuration of ")
-"""Starts of lines of uvicorn, and of OpenTelemetry about a second configurator that is installed."""
+UNREMARKABLE = (
+    "INFO: ",
+    "ERROR:    Exception in ASGI application",
+    "Configuration of ",
+    "Cannot call collect on a MetricReader until it is registered",
+)
+"""Starts of lines of uvicorn, and of the SDK: about a second configurator that is installed, and about a
+reader whose interval of 300 ms ends before its provider is made."""
 
 
 def span_name(request: Request) -> str:

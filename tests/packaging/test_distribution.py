@@ -25,6 +25,9 @@ import inspect, json, sightline, sightline_processors
 def described(member):
     if inspect.isclass(member) and issubclass(member, Exception):
         return [base.__name__ for base in member.__mro__]  # exceptions have no signature of their own
+    if inspect.ismodule(member):
+        functions = inspect.getmembers(member, inspect.isfunction)
+        return {name: str(inspect.signature(function)) for name, function in functions if name[0] != "_"}
     if not inspect.isclass(member):
         return str(inspect.signature(member))
     methods = {

@@ -31,7 +31,6 @@ def with_access_log() -> Iterator[Setup]:
         ("/sync", ["from the handler"]),
         ("/threadpool", ["from the thread pool"]),
         ("/task", ["from the task"]),
-        ("/background", ["from the async background task", "from the sync background task"]),
         ("/stream", ["from the stream"] * 3),
         ("/root-warning", ["from the root logger"]),
     ],
@@ -48,6 +47,19 @@ def test_each_record_is_exported_once_with_the_ids_of_its_request(
     assert [log.body.string_value for log in logs] == bodies
     assert {(log.trace_id, log.span_id) for log in logs} == {(span.trace_id, span.span_id)}
     assert all(attributes(log.attributes) == {"correlation_id": sent} for log in logs)
+
+
+def test_records_of_background_tasks_carry_the_tasks_own_trace_and_the_requests_id(setup: Setup) -> None:
+    setup.server.get("/background", ("x-correlation-id", "logs-background"))
+    request = setup.arrived.span("logs-background").data
+    assert eventually(lambda: len(setup.arrived.logs("logs-background")) >= 2)
+    setup.arrived.settle(setup.server)
+    logs = [item.data for item in setup.arrived.logs("logs-background")]
+    assert [log.body.string_value for log in logs] == [
+        "from the async background task",
+        "from the sync background task",
+    ]
+    assert len({request.trace_id, *(log.trace_id for log in logs)}) == 3
 
 
 def test_records_of_two_requests_at_once_keep_their_own_ids(setup: Setup) -> None:

@@ -116,7 +116,7 @@ ALONE = (
     Wrong("OTEL_PYTHON_CONTEXT", "nonsense"),
     Wrong("OTEL_PROPAGATORS", "tracecontext,nonsense"),
     # What decides who configures
-    Wrong("OTEL_CONFIG_FILE", "missing.yaml", NOTHING),
+    Wrong("OTEL_CONFIG_FILE", "missing.yaml"),
     Wrong("OTEL_PYTHON_EXCLUDED_URLS", "("),
 )
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from otlp_receiver import Item, OtlpReceiver, Store, attributes
 
 APPS: Final = Path(__file__).parent / "apps"
@@ -216,8 +217,10 @@ class Arrived:
         ]
 
     def span(self, correlation_id: str) -> Item:
-        """Returns the one span that carries the ID, once it is there."""
-        (span,) = eventually(lambda: self.spans(correlation_id))
+        """Returns the one SERVER span that carries the ID, once it is there."""
+        (span,) = eventually(
+            lambda: [item for item in self.spans(correlation_id) if item.data.kind == Span.SPAN_KIND_SERVER]
+        )
         return span
 
     def logs(self, correlation_id: str) -> list[Item]:
