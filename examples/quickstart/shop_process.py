@@ -44,7 +44,15 @@ def running_shop(settings: Mapping[str, str], log: IO[str], app: str = "app:app"
         ShopError: When the server does not answer within `START_TIMEOUT_SECONDS`.
     """
     port = free_port()
-    command = [BIN / "opentelemetry-instrument", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port)]
+    command = [
+        str(BIN / "opentelemetry-instrument"),
+        "uvicorn",
+        app,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     # The commands of this environment, whatever else is on the caller's PATH.
     path = f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"
     server = subprocess.Popen(  # noqa: S603  fixed arguments

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from asgi import call, http_scope
@@ -31,7 +32,7 @@ def blocks():
 @pytest.mark.parametrize(("page", "code"), list(blocks()))
 def test_every_python_block_runs(page, code, request, monkeypatch):
     monkeypatch.setattr("opentelemetry.trace.set_tracer_provider", lambda provider: None)
-    namespace = {"__name__": "documentation"}
+    namespace: dict[str, Any] = {"__name__": "documentation"}
     exec(compile(code, str(page), "exec"), namespace)
     for name, claim in list(namespace.items()):
         if name.startswith("test_"):
