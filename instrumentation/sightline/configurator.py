@@ -21,6 +21,7 @@ class SightlineConfigurator(_OTelSDKConfigurator):
         try:
             if path := os.environ.get(CONFIG_FILE_VARIABLE):
                 load_configuration_file(path)
+                kwargs = {}  # the file says it all; the SDK warns of anything beside it
             super()._configure(**kwargs)  # type: ignore[no-untyped-call]
         except Exception as error:  # noqa: BLE001  fail open: the program starts without an SDK
             logger.warning(
