@@ -32,6 +32,7 @@ from sightline.middleware import SightlineMiddleware
 from sightline.options import CaptureOptions, capture_options
 from sightline.propagation import propagate_correlation, release_propagation
 from sightline.report import report
+from sightline.structured_logs import correlate_structured_logs, release_structured_logs
 from sightline.types import ASGIApp, ClientHook, Receive, Scope, Send, ServerRequestHook
 
 _apps: "WeakSet[Any]" = WeakSet()
@@ -77,6 +78,7 @@ class SightlineInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base
         release_background_tasks()
         release_executors()
         release_propagation()
+        release_structured_logs()
         restore_logging()
 
     @staticmethod
@@ -154,6 +156,7 @@ def _install(options: CaptureOptions) -> None:
     """Installs the wraps that both ways of instrumenting share; further calls renew the options only."""
     add_ids_to_records()
     export_records(access_log=options.settings.access_log, logger_provider=options.logger_provider)
+    correlate_structured_logs(options)
     watch_background_tasks(options)
     carry_context_into_executors()
     propagate_correlation(options.settings)

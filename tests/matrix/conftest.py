@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 sys.path += [str(ROOT), str(ROOT / "examples" / "quickstart")]
 
 if TYPE_CHECKING:
@@ -21,8 +22,12 @@ WORKERS = 2 * (os.cpu_count() or 1)
 
 
 def _selected(request: pytest.FixtureRequest, parameter: str) -> list[Any]:
-    """Returns the distinct values of a parameter among the tests that will run, in order."""
-    calls = (item.callspec.params for item in request.session.items if hasattr(item, "callspec"))
+    """Returns the distinct values of a parameter among the tests of this folder that will run, in order."""
+    calls = (
+        item.callspec.params
+        for item in request.session.items
+        if hasattr(item, "callspec") and item.path.is_relative_to(HERE)
+    )
     return list(dict.fromkeys(params[parameter] for params in calls if parameter in params))
 
 
