@@ -40,8 +40,8 @@ KNOWN_METHODS: Final = frozenset(
 )
 KNOWN_METHODS_VARIABLE: Final = "OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS"
 
-_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
-_SCHEMES = frozenset(_DEFAULT_PORTS)
+DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+_SCHEMES = frozenset(DEFAULT_PORTS)
 _PROTOCOL_VERSIONS = {"1.0": "1.0", "1.1": "1.1", "2": "2", "2.0": "2", "3": "3", "3.0": "3"}
 _AUTHORITY = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._~-]{1,253})(?::(?P<port>[0-9]{1,5}))?")
 _MAX_PORT = 65535
@@ -168,7 +168,7 @@ def _add_server(attributes: Attributes, server: tuple[str, int | None] | None, s
         return
     address, port = server
     attributes[SERVER_ADDRESS] = bounded_text(address)
-    port = port if port is not None else _DEFAULT_PORTS.get(scheme)
+    port = port if port is not None else DEFAULT_PORTS.get(scheme)
     if port is not None:
         attributes[SERVER_PORT] = port
 

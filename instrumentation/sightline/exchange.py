@@ -10,6 +10,8 @@ from typing import Any, Final
 from opentelemetry import context as otel_context
 from opentelemetry import propagate
 from opentelemetry.context import Context
+from opentelemetry.instrumentation.propagators import get_global_response_propagator
+from opentelemetry.propagators.textmap import Setter
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import (
     NonRecordingSpan,
@@ -38,6 +40,14 @@ ERROR: Final = "error"
 CANCELLED: Final = "cancelled"
 
 
+class _HeaderAppender(Setter[list[Any]]):
+    """Appends what a response propagator, if one is set, has to say; a header is a list, as the stock one's."""
+
+    def set(self, carrier: list[Any], key: str, value: str) -> None:
+        carrier.append([key.lower().encode("latin-1"), value.encode("latin-1")])
+
+
+_append_header = _HeaderAppender()
 _getter = HeaderGetter()
 _ids = RandomIdGenerator()
 
@@ -169,6 +179,9 @@ class Exchange:
         headers = list(message.get("headers") or ())
         if all(bytes(key).lower() != name for key, _ in headers):
             headers.append((name, self.correlation_id.encode("ascii")))
+        propagator = get_global_response_propagator()  # type: ignore[no-untyped-call]
+        if propagator is not None:
+            propagator.inject(headers, self.context, _append_header)
         return {**message, "headers": headers}
 
     def _capture_response_headers(self, headers: Iterable[RawHeader]) -> None:

@@ -38,7 +38,10 @@ from sightline.types import ASGIApp, ClientHook, Receive, Scope, Send, ServerReq
 _apps: "WeakSet[Any]" = WeakSet()
 """The applications that hold a decision of ours in their attribute `_sightline`."""
 
-_defaults: list[CaptureOptions] = []
+Options = partial[CaptureOptions]
+Decision = SightlineMiddleware | Options | None
+
+_defaults: list[Options] = []
 """The options of applications that nobody instrumented by hand; empty when only those are captured."""
 
 
@@ -64,9 +67,9 @@ class SightlineInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base
         if sdk_disabled() or (file is not None and not file.is_enabled):
             return
         # What else arrives here are the options of the configuration file, which the settings have read.
-        options = capture_options(**{name: kwargs[name] for name in STOCK_OPTIONS & kwargs.keys()})
+        options = partial(capture_options, **{name: kwargs[name] for name in STOCK_OPTIONS & kwargs.keys()})
         _defaults[:] = [options]
-        _install(options)
+        _install(options())
 
     def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002  the stock signature
         """Leaves every application, the stock instrumentors and `logging` as they were."""
@@ -125,7 +128,8 @@ class SightlineInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base
                 f"instrument_app needs a FastAPI application, got {type(app).__qualname__}; "
                 "wrap any other ASGI application in SightlineMiddleware"
             )
-        options = capture_options(
+        options = partial(
+            capture_options,
             tracer_provider=tracer_provider,
             meter_provider=meter_provider,
             logger_provider=logger_provider,
@@ -137,8 +141,8 @@ class SightlineInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base
             http_capture_headers_server_response=http_capture_headers_server_response,
             http_capture_headers_sanitize_fields=http_capture_headers_sanitize_fields,
         )
-        _install(options)
-        _decide(app, _middleware(app, options))
+        _install(options())
+        _decide(app, options)
 
     @staticmethod
     def uninstrument_app(app: Any) -> None:
@@ -194,18 +198,21 @@ def _app_for(app: Any, original: Any, scope: Scope) -> ASGIApp:
 
 
 def _middleware_of(app: Any) -> SightlineMiddleware | None:
-    """Returns the capture of an application, made at its first request when every one is captured."""
+    """Returns the capture of an application; it is made, and reads its variables, at the first request."""
     if not hasattr(app, "_sightline"):
         if not _defaults:
             return None
-        _decide(app, _middleware(app, _defaults[0]))
-    middleware: SightlineMiddleware | None = app._sightline  # noqa: SLF001
-    return middleware
+        _decide(app, _defaults[0])
+    decision: Decision = app._sightline  # noqa: SLF001
+    if isinstance(decision, partial):
+        decision = _middleware(app, decision())
+        _decide(app, decision)
+    return decision
 
 
-def _decide(app: Any, middleware: SightlineMiddleware | None) -> None:
-    """Keeps on the application what captures it; None says that nothing shall."""
-    app._sightline = middleware  # noqa: SLF001
+def _decide(app: Any, decision: "Decision") -> None:
+    """Keeps on the application what captures it, or the options to make it from; None for nothing."""
+    app._sightline = decision  # noqa: SLF001
     _apps.add(app)
 
 

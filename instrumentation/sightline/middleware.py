@@ -1,6 +1,7 @@
 """The ASGI middleware: opens an exchange, runs the application in it, closes it."""
 
 from opentelemetry import context as otel_context
+from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled
 
 from sightline.exchange import Exchange
 from sightline.http_exchange import HttpExchange
@@ -60,6 +61,8 @@ class SightlineMiddleware:
             scope.pop(SCOPE_EXCHANGE, None)  # breaks the cycle between scope and exchange
 
     def _open(self, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
+        if not is_http_instrumentation_enabled():
+            return None
         try:
             exchange = _EXCHANGES[scope["type"]](self._options, self._recorder, scope, receive, send)
             exchange.begin()

@@ -14,6 +14,7 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import Meter
 from opentelemetry.util.types import AttributeValue
 
+from sightline.attributes import DEFAULT_PORTS
 from sightline.report import logger
 from sightline.types import Attributes
 
@@ -54,8 +55,11 @@ def old_span_attributes(stable: Mapping[str, AttributeValue]) -> Attributes:
     if path is not None:
         target = f"{path}?{query}" if query else f"{path}"
         old["http.target"] = target
-        authority = f"{stable.get('server.address', '')}:{stable.get('server.port', '')}".rstrip(":")
-        old["http.url"] = f"{stable.get('url.scheme')}://{authority}{target}"
+        scheme, port = stable.get("url.scheme"), stable.get("server.port")
+        authority = f"{stable.get('server.address', '')}"
+        if port is not None and port != DEFAULT_PORTS.get(f"{scheme}"):
+            authority = f"{authority}:{port}"
+        old["http.url"] = f"{scheme}://{authority}{target}"
     return old
 
 
