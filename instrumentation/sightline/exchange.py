@@ -41,7 +41,7 @@ CANCELLED: Final = "cancelled"
 
 
 class _HeaderAppender(Setter[list[Any]]):
-    """Appends what a response propagator, if one is set, has to say; a header is a list, as the stock one's."""
+    """Appends what a response propagator has to say; a header is a list, as the stock one's."""
 
     def set(self, carrier: list[Any], key: str, value: str) -> None:
         carrier.append([key.lower().encode("latin-1"), value.encode("latin-1")])
@@ -128,7 +128,7 @@ class Exchange:
                 captured_headers("request", headers, options.captured_request_headers, options.masked_headers)
             )
         if self._recorder.old_metrics is not None:
-            attributes.update(old_span_attributes(attributes))
+            attributes.update(old_span_attributes(self.scope, headers, attributes))
         return self._recorder.tracer.start_span(
             self._early_name, parent, SpanKind.SERVER, attributes, start_time=self._started_unix_ns
         )

@@ -1,45 +1,34 @@
 """The old HTTP conventions beside the stable ones, for dashboards that still read them.
 
 On with `OTEL_SEMCONV_STABILITY_OPT_IN=http/dup`. The stock instrumentors put the client's Host header on
-these metrics (`http.host`, `http.server_name`); here they are left out, because they are not bounded.
+metrics (`http.host`, `http.server_name`); here they are on the span only, because they are not bounded.
 
 Source: semantic conventions v1.20.0, http.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import Meter
 from opentelemetry.util.types import AttributeValue
 
-from sightline.attributes import DEFAULT_PORTS
+from sightline.attributes import bounded_text, header_values
 from sightline.report import logger
-from sightline.types import Attributes
+from sightline.types import Attributes, RawHeader, Scope
 
 OPT_IN_VARIABLE: Final = "OTEL_SEMCONV_STABILITY_OPT_IN"
 
-_SPAN_NAMES: Final[Mapping[str, str]] = {
+_NAMES: Final[Mapping[str, str]] = {
     "http.request.method": "http.method",
     "url.scheme": "http.scheme",
     "network.protocol.version": "http.flavor",
     "user_agent.original": "http.user_agent",
-    "server.address": "http.host",
-    "server.port": "net.host.port",
     "network.peer.address": "net.peer.ip",
     "network.peer.port": "net.peer.port",
     "http.response.status_code": "http.status_code",
 }
-_METRIC_NAMES: Final = frozenset(
-    {
-        "http.request.method",
-        "url.scheme",
-        "network.protocol.version",
-        "server.port",
-        "http.response.status_code",
-    }
-)
 
 
 def is_duplicated() -> bool:
@@ -48,24 +37,42 @@ def is_duplicated() -> bool:
     return "http/dup" in chosen
 
 
-def old_span_attributes(stable: Mapping[str, AttributeValue]) -> Attributes:
-    """Returns the old names of a span's stable attributes."""
-    old = {_SPAN_NAMES[name]: value for name, value in stable.items() if name in _SPAN_NAMES}
-    path, query = stable.get("url.path"), stable.get("url.query")
-    if path is not None:
-        target = f"{path}?{query}" if query else f"{path}"
-        old["http.target"] = target
-        scheme, port = stable.get("url.scheme"), stable.get("server.port")
-        authority = f"{stable.get('server.address', '')}"
-        if port is not None and port != DEFAULT_PORTS.get(f"{scheme}"):
-            authority = f"{authority}:{port}"
-        old["http.url"] = f"{scheme}://{authority}{target}"
+def renamed(stable: Mapping[str, AttributeValue]) -> Attributes:
+    """Returns the attributes whose old form differs by its name alone."""
+    return {_NAMES[name]: value for name, value in stable.items() if name in _NAMES}
+
+
+def old_span_attributes(
+    scope: Scope, headers: Sequence[RawHeader], stable: Mapping[str, AttributeValue]
+) -> Attributes:
+    """Returns the old attributes of a span that starts, with the values that the stock instrumentors give.
+
+    Args:
+        scope: ASGI scope.
+        headers: `(name, value)` byte pairs, names lower-case.
+        stable: The stable attributes; their query is redacted, and so is the old URL's.
+    """
+    address, port = scope.get("server") or ("0.0.0.0", 80)  # noqa: S104  the stock default
+    bound = f"{address}" if port in (80, None) else f"{address}:{port}"
+    hosts = header_values(headers, b"host")
+    old = {
+        **renamed(stable),
+        "http.host": bounded_text(bound),
+        "http.target": bounded_text(str(scope.get("path", ""))),
+    }
+    if port is not None:
+        old["net.host.port"] = port
+    if hosts:
+        old["http.server_name"] = bounded_text(",".join(hosts))
+    query = stable.get("url.query")
+    url = f"{stable.get('url.scheme')}://{hosts[0] if hosts else bound}{scope.get('path', '')}"
+    old["http.url"] = bounded_text(f"{url}?{query}" if query else url)
     return old
 
 
 def old_metric_attributes(stable: Mapping[str, AttributeValue]) -> Attributes:
     """Returns the old names of a point's stable attributes; all of them from closed sets."""
-    old = {_SPAN_NAMES[name]: value for name, value in stable.items() if name in _METRIC_NAMES}
+    old = renamed(stable)
     if "http.route" in stable:
         old["http.target"] = stable["http.route"]
     return old

@@ -26,7 +26,7 @@ from opentelemetry.trace import Tracer, get_tracer
 
 from sightline import names
 from sightline.attributes import OTHER_METHOD
-from sightline.old_conventions import OldMetrics, is_duplicated, old_span_attributes
+from sightline.old_conventions import OldMetrics, is_duplicated, renamed
 from sightline.options import CaptureOptions
 from sightline.types import Attributes
 
@@ -227,5 +227,5 @@ def _outcome(key: OutcomeKey, *, duplicated: bool) -> Outcome:
     if key.protocol_version is not None:
         metric[NETWORK_PROTOCOL_VERSION] = key.protocol_version
     if duplicated:
-        ended = {**ended, **old_span_attributes(ended)}
+        ended = {**ended, **renamed(ended)}
     return Outcome(span_name(key.method, key.route), key.route, key.error_type is not None, ended, metric)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from opentelemetry import trace
+from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -65,6 +66,9 @@ class MessageSpans:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serves one ASGI connection; one that is translated already passes through."""
+        if not is_http_instrumentation_enabled():
+            await self.app(scope, receive, send)
+            return
         if scope["type"] not in ("http", "websocket") or IN_SCOPE in scope:
             await self.app(scope, receive, send)
             return
