@@ -180,3 +180,12 @@ def test_the_readme_names_only_targets_that_exist():
     for page in PAGES:
         mentioned = set(re.findall(r"`?\bmake ([a-z]+(?:-[a-z]+)*)`", page.read_text()))
         assert mentioned <= targets, page
+
+
+def test_each_rule_of_the_conventions_names_a_test_that_exists():
+    page = (ROOT / "docs/reference/semantic-conventions.md").read_text()
+    named = re.findall(r"\| `([a-z_/]+\.py)(?:::(\w+))?` \|", page)
+    assert len(named) > 40
+    for path, name in named:
+        source = (ROOT / "tests" / path).read_text()
+        assert name == "" or f"def {name}(" in source, f"{path}::{name}"

@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 import threading
+from typing import Any
 
 import loguru
 import pytest
@@ -22,6 +23,7 @@ from sightline import correlation, logs, structured_logs
 from sightline.report import reported
 
 logger = loguru.logger
+LOGURU: Any = sys.modules["loguru._logger"]
 
 
 class BangError(Exception):
@@ -588,7 +590,7 @@ def test_the_wrong_use_of_loguru_raises_as_it_does_alone(installed):
     with pytest.raises(ValueError, match="Level 'NONE' does not exist"):
         logger.log("NONE", "sold")
     with pytest.raises(TypeError, match="Invalid level"):
-        logger.log([], "sold")
+        logger.log([], "sold")  # type: ignore[call-overload]
     with pytest.raises(KeyError):
         logger.info("{missing}", other=1)
 
@@ -777,10 +779,10 @@ def test_a_loguru_of_another_build_is_left_alone_with_one_line(telemetry, monkey
     def other_log(self, level, options, message):
         return None
 
-    monkeypatch.setattr(loguru._logger.Logger, "_log", other_log)
+    monkeypatch.setattr(LOGURU.Logger, "_log", other_log)
     telemetry.instrument(FastAPI())
     structured_logs.release_structured_logs()
-    assert loguru._logger.Logger._log is other_log
+    assert LOGURU.Logger._log is other_log
     assert [record.message for record in caplog.records if "loguru" in record.message] == [
         "this version of loguru is not known; its records get no IDs and are not exported"
     ]
@@ -789,7 +791,7 @@ def test_a_loguru_of_another_build_is_left_alone_with_one_line(telemetry, monkey
 def test_after_the_release_the_libraries_are_as_they_were(telemetry):
     parts = (
         (structlog.BoundLoggerBase, "_process_event"),
-        (loguru._logger.Logger, "_log"),
+        (LOGURU.Logger, "_log"),
         (logging.Logger, "callHandlers"),
     )
     before = [getattr(owner, name) for owner, name in parts]
@@ -814,7 +816,8 @@ def test_records_of_many_threads_keep_their_own_ids(installed, telemetry):
         otel_context.detach(token)
 
     threads = [threading.Thread(target=work, args=(f"request-{number}",)) for number in range(8)]
-    switch, _ = sys.getswitchinterval(), sys.setswitchinterval(1e-5)
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
     for thread in threads:
         thread.start()
     for thread in threads:
