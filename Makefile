@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := collector-config/native
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format lock backends stack stack-down clean
+.PHONY: help setup demo test check lint format lock bench backends stack stack-down clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -36,6 +36,9 @@ lint: setup  ## Check format, lint rules and types
 format: setup  ## Format the code and apply safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: setup  ## Measure what a request costs, as a ratio to the bare application
+	@$(BIN)/python benchmarks/cost.py
 
 backends: setup  ## Build collector, Prometheus, Loki, Jaeger, Alertmanager (once, 10 to 15 minutes)
 	@$(BIN)/python $(NATIVE)/backends.py build

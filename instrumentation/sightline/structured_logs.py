@@ -268,7 +268,10 @@ def _blend_in(wrapper: Any) -> None:
 
 def _is_copy(origin: _Origin, record: logging.LogRecord) -> bool:
     """Tells whether a record of `logging` repeats the loguru record whose sinks are running."""
-    return origin.kept is not None and origin.is_same(record.getMessage())
+    try:
+        return origin.kept is not None and origin.is_same(record.getMessage())
+    except Exception:  # noqa: BLE001  a message that does not fit its arguments: its handlers say so
+        return False
 
 
 def _is_queued_copy(record: logging.LogRecord) -> bool:

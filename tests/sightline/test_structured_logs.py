@@ -696,6 +696,14 @@ def test_an_unrelated_record_that_a_sink_logs_is_exported_too(installed, telemet
     assert sorted(record.body for record in exported(telemetry)) == ["connection refused", "sold"]
 
 
+def test_a_record_with_wrong_arguments_that_a_sink_logs_does_not_raise(installed, telemetry):
+    client = logging.getLogger("client.of.a.sink")
+    client.propagate = False
+    logger.add(lambda message: client.error("%d", "three"), catch=False)
+    logger.info("sold")
+    assert [record.body for record in exported(telemetry)][-1] == "sold"
+
+
 def test_a_propagated_record_with_a_stock_handler_on_its_way_is_exported_once(installed, telemetry, kept):
     logging.getLogger().addHandler(LoggingHandler(logger_provider=telemetry.logger_provider))
     logger.add(PropagateHandler(), format="{message}")
