@@ -25,9 +25,13 @@ DEFAULTS: Final[Mapping[str, str]] = MappingProxyType(
         "OTEL_BSP_SCHEDULE_DELAY": "1000",
         "OTEL_BLRP_SCHEDULE_DELAY": "1000",
         "OTEL_METRIC_EXPORT_INTERVAL": "15000",
+        "OTEL_SEMCONV_STABILITY_OPT_IN": "http,database",
     }
 )
-"""What the distribution sets where the user sets nothing. Durations are in milliseconds."""
+"""What the distribution sets where the user sets nothing. Durations are in milliseconds.
+
+The last one has the stock client and database instrumentors emit the stable conventions, as Sightline does.
+"""
 
 SUPERSEDED: Final = frozenset({"fastapi", "asgi", "starlette"})
 """Stock instrumentors that Sightline stands in for."""

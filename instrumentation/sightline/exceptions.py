@@ -10,6 +10,7 @@ name and severity.
 import os
 import time
 import traceback
+from collections import deque
 from typing import Final
 
 from opentelemetry._logs import Logger, LogRecord, SeverityNumber
@@ -37,7 +38,13 @@ _RECORDED: Final = "_sightline_recorded"
 
 
 def record(
-    error: BaseException, span: Span, context: Context, logger: Logger, *, event_name: str = EVENT_NAME
+    error: BaseException,
+    span: Span,
+    context: Context,
+    logger: Logger,
+    *,
+    event_name: str = EVENT_NAME,
+    by_server: bool = False,
 ) -> None:
     """Records one exception with the span in which it happened, unless it has been recorded already.
 
@@ -47,12 +54,17 @@ def record(
         context: The context of the span, which gives the log record its IDs.
         logger: Gets the log record.
         event_name: Name of the log record.
+        by_server: The server's own log record of it has neither exception nor IDs (granian): ours goes to the
+            logs in its place, whatever the variable says.
     """
     error = unwrapped(error)
     trace_id = span.get_span_context().trace_id
     if not isinstance(error, Exception) or is_control_flow(error) or _mark_of(error)[:1] == (trace_id,):
         return
     to_span, to_logs = _signals()
+    if by_server:
+        to_logs = True
+        _expected.append(None)
     attributes = _attributes(error)
     if to_span and span.is_recording():
         span.add_event("exception", attributes)
@@ -82,6 +94,19 @@ def is_control_flow(error: BaseException) -> bool:
         cls.__name__ == "HTTPException" and cls.__module__.startswith(("starlette.", "fastapi."))
         for cls in type(error).__mro__
     )
+
+
+_expected: deque[None] = deque(maxlen=1000)
+"""One item for each record of the server's that stands for an exception recorded already."""
+
+
+def answered_by_server() -> bool:
+    """Tells whether a record that the server has just written stands for one that has been recorded."""
+    try:
+        _expected.pop()
+    except IndexError:
+        return False
+    return True
 
 
 def is_recorded_in_logs(error: BaseException | None, trace_id: int) -> bool:

@@ -193,7 +193,13 @@ class Exchange:
 
     def _record_exception(self, error: BaseException) -> tuple[str, str]:
         """Records an exception; returns its `error.type` and the description of the span's status."""
-        exceptions.record(error, self.span, self.context, self._recorder.logger)
+        exceptions.record(
+            error,
+            self.span,
+            self.context,
+            self._recorder.logger,
+            by_server="granian" in type(getattr(self._receive, "__self__", None)).__module__,
+        )
         error = exceptions.unwrapped(error)
         return self._recorder.error_type(error), exceptions.message_of(error)
 

@@ -27,9 +27,11 @@ from sightline.configuration_file import file_configuration
 from sightline.environment import sdk_disabled
 from sightline.errors import InstrumentationError
 from sightline.executors import carry_context_into_executors, release_executors
+from sightline.forks import keep_forks_apart
 from sightline.logs import add_ids_to_records, export_records, restore_logging
 from sightline.middleware import SightlineMiddleware
 from sightline.options import CaptureOptions, capture_options
+from sightline.outgoing_calls import watch_clients
 from sightline.propagation import propagate_correlation, release_propagation
 from sightline.report import report
 from sightline.structured_logs import correlate_structured_logs, release_structured_logs
@@ -164,6 +166,8 @@ def _install(options: CaptureOptions) -> None:
     watch_background_tasks(options)
     carry_context_into_executors()
     propagate_correlation(options.settings)
+    watch_clients()
+    keep_forks_apart()
     take_over_stock_instrumentors(
         SightlineInstrumentor.instrument_app, SightlineInstrumentor.uninstrument_app
     )

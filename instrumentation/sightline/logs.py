@@ -10,6 +10,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from functools import wraps
 from typing import Any, Final
 
@@ -29,7 +30,7 @@ from opentelemetry.trace import get_current_span
 from opentelemetry.util.types import AnyValue
 
 from sightline.correlation import correlation_id_of
-from sightline.exceptions import is_recorded_in_logs
+from sightline.exceptions import answered_by_server, is_recorded_in_logs
 from sightline.names import LOG_CORRELATION_ID
 from sightline.recorder import qualified_name
 from sightline.report import logger, report
@@ -42,9 +43,7 @@ ACCESS_LOGGERS: Final = frozenset(
     {"uvicorn.access", "gunicorn.access", "hypercorn.access", "granian.access", "_granian.access"}
 )
 
-SERVER_LOGGERS: Final = frozenset(
-    {"uvicorn.error", "gunicorn.error", "hypercorn.error", "_granian", "granian"}
-)
+SERVER_LOGGERS: Final = frozenset({"uvicorn.error", "gunicorn.error", "hypercorn.error"})
 """Loggers of the servers, whose record of an exception would be the second one in logs."""
 
 _FORMAT_ONLY = frozenset(
@@ -59,6 +58,18 @@ _OTEL_HANDLERS: tuple[type[logging.Handler], ...] = tuple(
 )
 
 
+_finished: ContextVar[Context | None] = ContextVar("sightline_finished", default=None)
+"""The request that has just ended in this task: granian writes its access record after the application."""
+
+_GRANIAN_ERROR_LOGGER: Final = "_granian.utils"
+_GRANIAN_ERROR: Final = "Application callable raised an exception"
+
+
+def remember_finished(context: Context) -> None:
+    """Lets the access record that the server writes in this task, after the request, carry its IDs."""
+    _finished.set(context)
+
+
 def remember_context(error: BaseException, context: Context) -> None:
     """Lets a record about this exception, logged by the server after the request, carry its IDs."""
     try:
@@ -70,27 +81,29 @@ def remember_context(error: BaseException, context: Context) -> None:
 def _context_of(record: logging.LogRecord) -> Context:
     """Returns the context that a record belongs to: the current one, or that of its exception."""
     current = otel_context.get_current()
+    if correlation_id_of(current) is None and record.name in ACCESS_LOGGERS:
+        return _finished.get() or current
     if correlation_id_of(current) is None and record.exc_info:
         remembered = getattr(record.exc_info[1], _CONTEXT_ATTRIBUTE, None)
         return remembered if isinstance(remembered, Context) else current
     return current
 
 
+def _ids_of(context: Context) -> dict[str, str]:
+    """Returns trace ID and span ID of a context, as hex digits."""
+    span_context = get_current_span(context).get_span_context()
+    if not span_context.is_valid:
+        return {"trace_id": ABSENT, "span_id": ABSENT}
+    return {"trace_id": f"{span_context.trace_id:032x}", "span_id": f"{span_context.span_id:016x}"}
+
+
 def _add_ids(record: logging.LogRecord) -> None:
     """Sets the three attributes; a value that the application passed as `extra` stays."""
     context = _context_of(record)
-    span_context = get_current_span(context).get_span_context()
     fields = record.__dict__
     fields.setdefault(LOG_CORRELATION_ID, correlation_id_of(context) or ABSENT)
-    is_valid = span_context.is_valid
-    fields.setdefault("trace_id", _FormatOnly(f"{span_context.trace_id:032x}" if is_valid else ABSENT))
-    fields.setdefault("span_id", _FormatOnly(f"{span_context.span_id:016x}" if is_valid else ABSENT))
-
-
-class _FormatOnly(str):
-    """An ID that Sightline put on a record for formatters; the exported record has a field for it."""
-
-    __slots__ = ()
+    for name, value in _ids_of(context).items():
+        fields.setdefault(name, value)
 
 
 class RecordBridge(LoggingHandler):
@@ -116,6 +129,8 @@ class RecordBridge(LoggingHandler):
             return  # a warning about the record that is being exported
         if record.levelno < self.level or (record.name in ACCESS_LOGGERS and not self._access_log):
             return
+        if _is_granian_error(record) and answered_by_server():
+            return
         if not is_instrumentation_enabled() or _has_stock_handler(source):
             return
         context = _context_of(record)
@@ -135,16 +150,22 @@ class RecordBridge(LoggingHandler):
 
     def _get_attributes(self, record: logging.LogRecord) -> tuple[dict[str, AnyValue], str | None]:
         attributes, event_name = super()._get_attributes(record)
+        own = _ids_of(otel_context.get_current())  # the record's context: `export` has attached it
         attributes = {
             name: value
             for name, value in attributes.items()
-            if name not in _FORMAT_ONLY and not isinstance(value, _FormatOnly)
+            if name not in _FORMAT_ONLY and own.get(name) != value
         }
         if record.exc_info and record.exc_info[0] is not None:
             attributes[EXCEPTION_TYPE] = qualified_name(record.exc_info[0])  # stock: the bare class name
         if attributes.get(LOG_CORRELATION_ID) == ABSENT:
             del attributes[LOG_CORRELATION_ID]
         return attributes, event_name
+
+
+def _is_granian_error(record: logging.LogRecord) -> bool:
+    """Tells a record of an unhandled error that granian writes from Rust, with neither exception nor IDs."""
+    return record.name == _GRANIAN_ERROR_LOGGER and record.getMessage().startswith(_GRANIAN_ERROR)
 
 
 def _is_recorded(record: logging.LogRecord, context: Context) -> bool:

@@ -5,7 +5,7 @@ from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled
 
 from sightline.exchange import Exchange
 from sightline.http_exchange import HttpExchange
-from sightline.logs import remember_context
+from sightline.logs import remember_context, remember_finished
 from sightline.names import SCOPE_EXCHANGE
 from sightline.options import CaptureOptions, capture_options
 from sightline.recorder import Recorder
@@ -58,6 +58,7 @@ class SightlineMiddleware:
             _close(exchange, None)
         finally:
             otel_context.detach(token)
+            remember_finished(exchange.context)
             scope.pop(SCOPE_EXCHANGE, None)  # breaks the cycle between scope and exchange
 
     def _open(self, scope: Scope, receive: Receive, send: Send) -> Exchange | None:

@@ -4,10 +4,10 @@ Off unless `SIGHTLINE_CORRELATION_PROPAGATE` lists hosts: an ID that clients may
 third parties by itself.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from opentelemetry import baggage, propagate
 from opentelemetry.context import Context, get_current
@@ -30,8 +30,8 @@ from sightline.settings import Settings
 class CorrelationPropagator(TextMapPropagator):
     """Adds the correlation ID to what another propagator injects; extracts what that one extracts.
 
-    The host of an outgoing call is read from the carrier's Host header, else from the CLIENT span that the
-    call's instrumentation has started. Where neither tells it, the ID is not carried.
+    The host of an outgoing call is read from the CLIENT span that the call's instrumentation has started,
+    else from the carrier's Host header. Where neither tells it, the ID is not carried.
 
     Args:
         inner: The propagator that carries trace context and baggage.
@@ -73,9 +73,31 @@ class CorrelationPropagator(TextMapPropagator):
         """The header names that `inject` may set."""
         return self.inner.fields | {self._header}
 
-    def _is_wanted(self, carrier: Any, context: Context | None) -> bool:
-        host = _host_of_carrier(carrier) or _host_of_span(context)
+    def covers(self, host: str | None) -> bool:
+        """Tells whether a host is one of those that get the ID."""
         return host is not None and any(fnmatchcase(host.lower(), pattern) for pattern in self._hosts)
+
+    def add(self, headers: MutableMapping[str, str]) -> None:
+        """Puts the current ID into headers that do not have it yet."""
+        correlation_id = correlation_id_of(get_current())
+        if correlation_id is not None and self._header not in headers:
+            member = f"{CORRELATION_ID}={quote(correlation_id, safe='')}"
+            headers["baggage"] = ",".join(filter(None, [headers.get("baggage"), member]))
+            headers[self._header] = correlation_id
+
+    def withdraw(self, headers: MutableMapping[str, str]) -> None:
+        """Takes the current ID out of headers that were made for another host."""
+        if self._header in headers and headers[self._header] == correlation_id_of(get_current()):
+            del headers[self._header]
+        members = (member.strip() for member in headers.get("baggage", "").split(","))
+        kept = ",".join(member for member in members if not member.startswith(f"{CORRELATION_ID}="))
+        if kept:
+            headers["baggage"] = kept
+        elif "baggage" in headers:
+            del headers["baggage"]
+
+    def _is_wanted(self, carrier: Any, context: Context | None) -> bool:
+        return self.covers(_host_of_span(context) or _host_of_carrier(carrier))
 
 
 def _host_of_carrier(carrier: Any) -> str | None:

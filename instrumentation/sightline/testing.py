@@ -25,6 +25,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from sightline.instrumentor import SightlineInstrumentor
 from sightline.logs import export_records, restore_logging
+from sightline.structured_logs import release_structured_logs
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ def capture() -> Iterator[CapturedTelemetry]:
     finally:
         for app in captured._instrumented:  # noqa: SLF001  this module's own class
             SightlineInstrumentor.uninstrument_app(app)
+        release_structured_logs()
         restore_logging()
         tracer_provider.shutdown()
         meter_provider.shutdown()

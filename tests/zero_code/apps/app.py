@@ -124,7 +124,7 @@ async def inside() -> dict[str, Any]:
         "call_module": FastAPI.__call__.__module__,
         "record_attributes": sorted(record.__dict__.keys() - plain.__dict__.keys()),
         "make_record_is_original": logging.Logger.makeRecord.__code__.co_filename == logging.__file__,
-        "call_handlers_is_original": logging.Logger.callHandlers.__code__.co_filename == logging.__file__,
+        "call_handlers_is_original": not hasattr(logging.Logger.callHandlers, "__wrapped__"),
         "record_factory_is_original": logging.getLogRecordFactory() is logging.LogRecord,
         "root_level": root.level,
         "root_handlers": [type(handler).__name__ for handler in root.handlers],
