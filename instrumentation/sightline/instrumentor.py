@@ -34,6 +34,7 @@ from sightline.options import CaptureOptions, capture_options
 from sightline.outgoing_calls import watch_clients
 from sightline.propagation import propagate_correlation, release_propagation
 from sightline.report import report
+from sightline.shutdown import flush_at_the_end, flushing_send, release_shutdown
 from sightline.structured_logs import correlate_structured_logs, release_structured_logs
 from sightline.types import ASGIApp, ClientHook, Receive, Scope, Send, ServerRequestHook
 
@@ -82,6 +83,7 @@ class SightlineInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base
         release_stock_instrumentors()
         release_background_tasks()
         release_executors()
+        release_shutdown()
         release_propagation()
         release_structured_logs()
         restore_logging()
@@ -168,6 +170,7 @@ def _install(options: CaptureOptions) -> None:
     propagate_correlation(options.settings)
     watch_clients()
     keep_forks_apart()
+    flush_at_the_end(options.settings.shutdown_timeout)
     take_over_stock_instrumentors(
         SightlineInstrumentor.instrument_app, SightlineInstrumentor.uninstrument_app
     )
@@ -181,6 +184,8 @@ def _wrap_fastapi(module: Any) -> None:
     original = cls.__call__
 
     async def __call__(self: Any, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N807
+        if scope["type"] == "lifespan":
+            send = flushing_send(send)
         await _app_for(self, original, scope)(scope, receive, send)
 
     __call__._sightline_original = original  # type: ignore[attr-defined]  # noqa: SLF001

@@ -28,6 +28,8 @@ _SWITCH = {
     "0": False,
     "no": False,
 }
+_DURATION = re.compile(r"(?P<number>[0-9]{1,9}(?:\.[0-9]{1,6})?)\s?(?P<unit>ms|s|m|h)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SHOWN_CHARACTERS = 80
 _EXAMPLES = {"trusted_proxies": "10.0.0.0/8,::1", "correlation_propagate": "*.internal,orders"}
 
@@ -73,6 +75,17 @@ def _host_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(pattern.lower() for pattern in patterns)
 
 
+def _duration(value: object) -> object:
+    """Reads `250ms`, `5s`, `10m` or `1h` as seconds."""
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value.strip().lower())
+    if match is None or float(match["number"]) <= 0:
+        raise ValueError("must be a duration above 0")
+    return float(match["number"]) * _SECONDS[match["unit"]]
+
+
+Duration = Annotated[float, BeforeValidator(_duration)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_networks)]
 HostPatterns = Annotated[tuple[str, ...], BeforeValidator(_items), AfterValidator(_host_patterns)]
 HeaderNames = Annotated[tuple[str, ...], BeforeValidator(_items), AfterValidator(_header_names)]
@@ -98,6 +111,9 @@ class Settings(BaseModel):
 
     websocket_message_spans: Switch = False
     """Spans of WebSocket messages, at most 100 per connection."""
+
+    shutdown_timeout: Duration = 5.0
+    """Longest time to deliver what is buffered when the process ends, in seconds; written `5s`."""
 
     access_log: Switch = False
     """Export the server's access records (uvicorn, gunicorn, hypercorn, granian) as logs."""
@@ -161,6 +177,8 @@ def _written(value: Any) -> str:
     """Returns a default the way a user would write it in a variable."""
     if isinstance(value, bool):
         return "on" if value else "off"
+    if isinstance(value, float):
+        return f"{value:g}s"
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return str(value)

@@ -31,6 +31,10 @@ def test_values_are_read_as_they_are_written():
             "x-correlation-id,x-request-id",
         ),
         ("SIGHTLINE_ACCESS_LOG", "maybe", "must be on or off", "off"),
+        ("SIGHTLINE_SHUTDOWN_TIMEOUT", "5", "must be a duration above 0", "5s"),
+        ("SIGHTLINE_SHUTDOWN_TIMEOUT", "0s", "must be a duration above 0", "5s"),
+        ("SIGHTLINE_TRUSTED_PROXIES", "10.0.0.1/8", "must be networks in CIDR form", "of none"),
+        ("SIGHTLINE_CORRELATION_PROPAGATE", "http://orders", "must be host names", "of none"),
     ],
 )
 def test_a_wrong_value_is_one_line_with_setting_rule_value_origin_and_cure(
@@ -42,6 +46,13 @@ def test_a_wrong_value_is_one_line_with_setting_rule_value_origin_and_cure(
     assert f"got {value!r} (from the environment)" in message
     assert f"using the default {default}" in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("250ms", 0.25), ("5s", 5), ("1.5 s", 1.5), ("10m", 600), ("1H", 3600)]
+)
+def test_durations_have_a_unit(value, seconds):
+    assert load_settings({"SIGHTLINE_SHUTDOWN_TIMEOUT": value}).shutdown_timeout == seconds
 
 
 def test_a_wrong_value_does_not_cost_the_other_settings(caplog):
