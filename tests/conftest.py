@@ -10,5 +10,6 @@ def fresh_process_state(monkeypatch):
     """Every test reads settings anew and sees reports that an earlier one has used up."""
     options.process_settings.cache_clear()
     monkeypatch.setattr(report, "_kinds", {})
+    monkeypatch.setattr(report, "_lines", set())
     yield
     options.process_settings.cache_clear()

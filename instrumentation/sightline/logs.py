@@ -33,7 +33,7 @@ from sightline.correlation import correlation_id_of
 from sightline.exceptions import answered_by_server, is_recorded_in_logs
 from sightline.names import LOG_CORRELATION_ID
 from sightline.recorder import qualified_name
-from sightline.report import logger, report
+from sightline.report import report, warn_once
 from sightline_processors import redact_query
 
 ABSENT: Final = "-"
@@ -179,7 +179,7 @@ def _handler_level() -> int:
         return logging.NOTSET
     level = logging.getLevelNamesMapping().get(name)
     if level is None:
-        logger.warning(
+        warn_once(
             "%s must be a level name, got %r (from the environment); exporting every level; "
             "for example %s=info",
             OTEL_PYTHON_LOG_HANDLER_LEVEL,

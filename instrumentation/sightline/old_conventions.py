@@ -15,7 +15,7 @@ from opentelemetry.metrics import Meter
 from opentelemetry.util.types import AttributeValue
 
 from sightline.attributes import bounded_text, header_values
-from sightline.report import logger
+from sightline.report import warn_once
 from sightline.types import Attributes, RawHeader, Scope
 
 OPT_IN_VARIABLE: Final = "OTEL_SEMCONV_STABILITY_OPT_IN"
@@ -82,7 +82,7 @@ class OldMetrics:
     """Records the old histograms; durations are whole milliseconds, as they were."""
 
     def __init__(self, meter: Meter) -> None:
-        logger.warning(
+        warn_once(
             "%s=http/dup: the old HTTP metrics are emitted beside the stable ones and double the series; "
             "unset it once no dashboard reads http_server_duration_milliseconds",
             OPT_IN_VARIABLE,

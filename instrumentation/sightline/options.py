@@ -21,7 +21,7 @@ from opentelemetry.util.http import (
 from sightline.attributes import KNOWN_METHODS, known_methods
 from sightline.configuration_file import file_configuration
 from sightline.errors import SettingsError
-from sightline.report import logger
+from sightline.report import warn_once
 from sightline.settings import Settings, load_settings
 from sightline.types import ClientHook, ServerRequestHook
 
@@ -144,7 +144,7 @@ def _excluded_urls() -> ExcludeList:
     try:
         return get_excluded_urls("FASTAPI")
     except re.error as error:
-        logger.warning(
+        warn_once(
             "OTEL_PYTHON_FASTAPI_EXCLUDED_URLS and OTEL_PYTHON_EXCLUDED_URLS must be regular expressions "
             "separated by commas (%s); excluding nothing; for example healthz,metrics$",
             error,
@@ -163,7 +163,7 @@ def _name_patterns(given: Sequence[str] | None, variable: str) -> list[str]:
         try:
             _compiled(name)
         except SettingsError:
-            logger.warning(
+            warn_once(
                 "%s must list regular expressions, got %r (from the environment); ignoring it; "
                 "for example x-tenant,x-.*-id",
                 variable,

@@ -24,6 +24,7 @@ class _Kind:
 
 _lock = threading.Lock()
 _kinds: dict[str, _Kind] = {}
+_lines: set[str] = set()
 
 
 def report(kind: str, message: str, *, error: BaseException | None = None) -> None:
@@ -47,6 +48,21 @@ def report(kind: str, message: str, *, error: BaseException | None = None) -> No
     logger.warning("%s%s%s", message, cause, suffix)
     if error is not None:
         logger.debug("cause of the previous line", exc_info=error)
+
+
+def warn_once(message: str, *arguments: object) -> None:
+    """Logs a line about configuration that several parts read, once per process.
+
+    Args:
+        message: A format with `%s`; one of those written in this package, so that memory is bounded.
+        *arguments: What the operator has configured; never anything from a request.
+    """
+    line = message % arguments
+    with _lock:
+        if line in _lines:
+            return
+        _lines.add(line)
+    logger.warning("%s", line)
 
 
 def reported(kind: str) -> int:

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.conformance, pytest.mark.timeout(600)]
 OPTIONS = {
     # Its own configuration turns warnings into errors, and pytest-asyncio, which it does not use, warns.
     "fastapi": ("-p", "no:asyncio", "-n", "2"),
-    "fastapi-users": ("-n", "2"),
+    "fastapi-users": (),
 }
 LEAST_TESTS = {"fastapi": 5000, "fastapi-users": 500}
 LEAST_REQUESTS = {"fastapi": 1500, "fastapi-users": 200}
