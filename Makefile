@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := collector-config/native
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format lock bench backends stack stack-down clean
+.PHONY: help setup demo test check lint format lock servers bench backends stack stack-down clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -23,7 +23,7 @@ $(VENV)/.ready: requirements/dev.txt pyproject.toml
 demo: setup  ## Follow one request through traces, logs and metrics (needs only Python)
 	@$(BIN)/python examples/quickstart/demo.py
 
-test: setup backends  ## Run all tests, those of the real back ends included
+test: setup backends servers  ## Run all tests, those of the real back ends included
 	$(BIN)/python -m pytest
 
 check: lint test  ## What CI runs: format, lint, types, all tests
@@ -36,6 +36,9 @@ lint: setup  ## Check format, lint rules and types
 format: setup  ## Format the code and apply safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+servers:  ## Install PostgreSQL and Redis for the tests of databases, where they are missing (Debian)
+	@tests/libraries/install-servers
 
 bench: setup  ## Measure what a request costs, as a ratio to the bare application
 	@$(BIN)/python benchmarks/cost.py

@@ -77,9 +77,10 @@ class TaskRecorder:
             origin: The context in which the work was asked for.
             more: Further span attributes.
         """
+        started_unix_ns = time.time_ns()
         try:
             name = self._functions.bounded(_qualified(function))
-            span = self._start(name, origin, more or {})
+            span = self._start(name, origin, more or {}, started_unix_ns)
         except Exception as failure:  # noqa: BLE001  fail open: the task runs without telemetry
             report("background", "could not capture a background task; it runs all the same", error=failure)
             return await work()
@@ -95,11 +96,13 @@ class TaskRecorder:
         finally:
             otel_context.detach(token)
             try:
-                self._end(name, span, context, time.perf_counter_ns() - started_ns, error)
+                duration_ns = time.perf_counter_ns() - started_ns
+                self._end(name, span, context, duration_ns, error)
+                span.end(started_unix_ns + duration_ns)
             except Exception as failure:  # noqa: BLE001  fail open: the task's result stands
                 report("background", "could not finish the telemetry of a background task", error=failure)
 
-    def _start(self, name: str, origin: Context, more: Attributes) -> Span:
+    def _start(self, name: str, origin: Context, more: Attributes, started_unix_ns: int) -> Span:
         request = get_current_span(origin).get_span_context()
         attributes: Attributes = {CODE_FUNCTION_NAME: name, **more}
         correlation_id = correlation_id_of(origin)
@@ -111,6 +114,7 @@ class TaskRecorder:
             SpanKind.INTERNAL,
             attributes,
             links=[Link(request)] if request.is_valid else None,
+            start_time=started_unix_ns,
         )
 
     def _end(
@@ -124,7 +128,6 @@ class TaskRecorder:
             span.set_attribute(ERROR_TYPE, error_type)
             span.set_status(Status(StatusCode.ERROR, exceptions.message_of(error) or None))
         self._duration.record(duration_ns / 1e9, attributes, context)
-        span.end()
 
 
 def _qualified(function: Any) -> str:

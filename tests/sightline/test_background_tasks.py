@@ -105,6 +105,14 @@ def test_each_task_has_one_span_and_one_point(app, telemetry):
     assert dict(point.attributes) == {"code.function.name": f"{send_mail.__module__}.send_mail"}
 
 
+@pytest.mark.parametrize("path", ["/late", "/fail"])
+def test_the_span_lasts_exactly_as_long_as_the_histogram_says(app, telemetry, path):
+    serve(app, path)
+    _, (task,) = spans(telemetry, path)
+    (point,) = telemetry.points(METRIC)
+    assert point.sum == (task.end_time - task.start_time) / 1e9
+
+
 def test_the_task_of_a_response_is_captured_too(app, telemetry):
     serve(app, "/response")
     assert [task.name for task in spans(telemetry, "/response")[1]] == ["background send_mail"]

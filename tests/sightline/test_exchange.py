@@ -124,6 +124,28 @@ def test_the_span_lasts_exactly_as_long_as_the_histogram_says(app, telemetry, pa
     assert only_point(telemetry).sum == (span.end_time - span.start_time) / 1e9
 
 
+@pytest.mark.parametrize("ending", ["leaves", "vanishes", "cancelled"])
+def test_the_span_lasts_as_long_as_the_histogram_says_when_it_is_cut_off(app, telemetry, ending):
+    async def gone(message):
+        raise OSError("connection reset")
+
+    async def run():
+        if ending == "vanishes":
+            await call(app, http_scope("/stream"), send=gone)
+        elif ending == "leaves":
+            await call(app, http_scope("/stream"), leave_after=0.015)
+        else:
+            task = asyncio.create_task(call(app, http_scope("/stream")))
+            await asyncio.sleep(0.015)
+            task.cancel()
+            await task
+
+    asyncio.run(run())
+    (span,) = telemetry.spans
+    assert span.attributes["sightline.end_reason"] != "completed"
+    assert only_point(telemetry).sum == (span.end_time - span.start_time) / 1e9
+
+
 def test_a_background_task_is_not_part_of_the_duration(app, telemetry):
     serve(app, "/late")
     assert only_point(telemetry).sum < 0.15
@@ -416,18 +438,28 @@ def test_a_failure_at_the_end_leaves_the_response_untouched(telemetry, monkeypat
 def test_two_thousand_requests_in_flight_never_mix(telemetry):
     app = FastAPI()
 
-    @app.get("/{number}")
-    async def answer(number: int):
-        await asyncio.sleep(0.001 * (number % 7))
+    def answer(number):
         logging.getLogger("flight").warning("%d", number)
         return {"id": correlation_id(), "padding": "x" * number}
 
+    @app.get("/async/{number}")
+    async def answer_async(number: int):
+        await asyncio.sleep(0.001 * (number % 7))
+        return answer(number)
+
+    @app.get("/sync/{number}")
+    def answer_sync(number: int):
+        return answer(number)
+
     telemetry.instrument(app)
+
+    def path(number):
+        return f"/sync/{number}" if number % 2 else f"/async/{number}"
 
     async def all_of_them():
         return await asyncio.gather(
             *(
-                call(app, http_scope(f"/{n}", headers=[(b"x-correlation-id", f"id-{n}".encode())]))
+                call(app, http_scope(path(n), headers=[(b"x-correlation-id", f"id-{n}".encode())]))
                 for n in range(2000)
             )
         )
@@ -437,10 +469,10 @@ def test_two_thousand_requests_in_flight_never_mix(telemetry):
         assert f'"id-{number}"'.encode() in result.body
     by_id = {span.attributes["sightline.correlation_id"]: span for span in telemetry.spans}
     assert len(by_id) == 2000
-    assert all(span.attributes["url.path"] == f"/{key[3:]}" for key, span in by_id.items())
+    assert all(span.attributes["url.path"] == path(int(key[3:])) for key, span in by_id.items())
     records = [data.log_record for data in telemetry.logs if data.instrumentation_scope.name == "flight"]
     assert {(r.attributes["correlation_id"], r.trace_id) for r in records} == {
         (key, span.context.trace_id) for key, span in by_id.items()
     }
     assert all(r.attributes["correlation_id"] == f"id-{r.body}" for r in records)
-    assert only_point(telemetry).count == 2000
+    assert [point.count for point in telemetry.points(DURATION)] == [1000, 1000]
