@@ -55,7 +55,11 @@ def known_methods() -> frozenset[str]:
 
 def bounded_text(value: str) -> str:
     """Returns a value cut to the bound and free of lone surrogates, which OTLP cannot carry."""
-    value = value[:MAX_VALUE_CHARACTERS]
+    return encodable(value[:MAX_VALUE_CHARACTERS])
+
+
+def encodable(value: str) -> str:
+    """Returns a text without lone surrogates, each of which would cost the batch that it is exported in."""
     return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -168,7 +172,8 @@ def _add_server(attributes: Attributes, server: tuple[str, int | None] | None, s
         return
     address, port = server
     attributes[SERVER_ADDRESS] = bounded_text(address)
-    port = port if port is not None else DEFAULT_PORTS.get(scheme)
+    if port is None and not address.startswith("/"):  # a Unix socket has none
+        port = DEFAULT_PORTS.get(scheme)
     if port is not None:
         attributes[SERVER_PORT] = port
 

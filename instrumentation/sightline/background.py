@@ -11,12 +11,15 @@ place to put it.
 
 import asyncio
 import inspect
+import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from uuid import uuid4
 
+from anyio import from_thread
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 
@@ -72,9 +75,9 @@ def spawn(
 ) -> str:
     """Runs a function in the background and returns its tracking ID.
 
-    Must be called on an event loop. A failed attempt is repeated after `delay_seconds`, doubled each time
-    up to `MAX_DELAY_SECONDS`, with jitter; when the last attempt has failed, or the loop shuts down before,
-    the dead-letter hook gets the work. Nothing raises into the caller.
+    May be called on an event loop and in the worker thread of a sync handler. A failed attempt is repeated
+    after `delay_seconds`, doubled each time up to `MAX_DELAY_SECONDS`, with jitter; when the last attempt has
+    failed, or the application shuts down before, the dead-letter hook gets the work.
 
     Args:
         function: Async, or sync (runs in a worker thread).
@@ -89,11 +92,25 @@ def spawn(
 
     Raises:
         SettingsError: When `retries` or `delay_seconds` is out of its range.
+        RuntimeError: When there is no event loop to run the work.
     """
     if retries < 0:
         raise SettingsError(f"retries must be 0 or more, got {retries}; for one attempt leave it out")
-    if delay_seconds <= 0:
+    if not 0 < delay_seconds < math.inf:  # not a number fails as well
         raise SettingsError(f"delay_seconds must be above 0, got {delay_seconds}; the default is 1.0")
+    if not _is_on_event_loop():
+        # A worker thread of a sync handler: its event loop runs the work.
+        return from_thread.run_sync(
+            partial(
+                spawn,
+                function,
+                *args,
+                retries=retries,
+                delay_seconds=delay_seconds,
+                on_dead_letter=on_dead_letter,
+                **kwargs,
+            )
+        )
     origin = otel_context.get_current()
     letter = DeadLetter(uuid4().hex, correlation_id_of(origin), function, args, kwargs, 0, None)
     work = _Work(letter, origin, retries, delay_seconds, on_dead_letter)
@@ -108,6 +125,27 @@ def spawn(
 def pending() -> int:
     """Returns how many spawned tasks have not ended in this process."""
     return len(_pending)
+
+
+async def give_up_pending(timeout_seconds: float) -> None:
+    """Cancels what is pending, which hands it to the dead-letter hooks; the end of an application.
+
+    Args:
+        timeout_seconds: Longest wait for the hooks.
+    """
+    tasks = list(_pending)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=timeout_seconds)
+
+
+def _is_on_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _keep(task: "asyncio.Task[None]") -> None:
@@ -126,7 +164,7 @@ class _Work:
 
     async def run(self) -> None:
         """Tries until an attempt succeeds or the last one has failed."""
-        recorder = task_recorder()
+        recorder = task_recorder(self.origin)
         error: BaseException | None = None
         attempt = 0
         try:
@@ -136,6 +174,8 @@ class _Work:
                     return
                 if attempt <= self.retries:
                     await asyncio.sleep(self._pause(attempt))
+        except Exception as failure:  # noqa: BLE001  whatever went wrong, the work is not lost silently
+            error = failure
         except asyncio.CancelledError as cancelled:
             await self.give_up(self._letter(attempt, cancelled))
             raise

@@ -8,7 +8,7 @@ context is the one in which the task was added, so that what a sync handler sets
 import functools
 import time
 from collections.abc import Awaitable, Callable
-from functools import cache, wraps
+from functools import lru_cache, wraps
 from typing import Any, Final
 
 import wrapt
@@ -30,7 +30,7 @@ from opentelemetry.trace import (
 
 from sightline import exceptions, names
 from sightline.correlation import correlation_id_of
-from sightline.options import CaptureOptions, capture_options
+from sightline.options import OPTIONS_KEY, CaptureOptions, capture_options
 from sightline.recorder import (
     LONG_BOUNDARIES_SECONDS,
     MAX_ERROR_TYPES,
@@ -97,8 +97,10 @@ class TaskRecorder:
             otel_context.detach(token)
             try:
                 duration_ns = time.perf_counter_ns() - started_ns
-                self._end(name, span, context, duration_ns, error)
-                span.end(started_unix_ns + duration_ns)
+                try:
+                    self._end(name, span, context, duration_ns, error)
+                finally:
+                    span.end(started_unix_ns + duration_ns)
             except Exception as failure:  # noqa: BLE001  fail open: the task's result stands
                 report("background", "could not finish the telemetry of a background task", error=failure)
 
@@ -140,23 +142,29 @@ def _qualified(function: Any) -> str:
 _options: list[CaptureOptions] = []
 
 
-@cache
-def task_recorder() -> TaskRecorder:
-    """Returns the recorder of the process, with the options of the last application instrumented."""
-    return TaskRecorder(_options[0] if _options else capture_options())
+@lru_cache(maxsize=64)
+def _recorder(options: CaptureOptions) -> TaskRecorder:
+    return TaskRecorder(options)
+
+
+def task_recorder(origin: Context) -> TaskRecorder:
+    """Returns the recorder of the application that captured a request; outside one, that of the last one."""
+    options = origin.get(OPTIONS_KEY)
+    if isinstance(options, CaptureOptions):
+        return _recorder(options)
+    return _recorder(_options[0] if _options else capture_options())
 
 
 def watch_background_tasks(options: CaptureOptions) -> None:
-    """Wraps `starlette.background.BackgroundTask` when that module is imported; the last options hold."""
+    """Wraps `starlette.background.BackgroundTask` when that module is imported."""
     _options[:] = [options]
-    task_recorder.cache_clear()
     wrapt.register_post_import_hook(_wrap_background, "starlette.background")
 
 
 def release_background_tasks() -> None:
     """Leaves background tasks as they are shipped."""
     _options.clear()
-    task_recorder.cache_clear()
+    _recorder.cache_clear()
 
 
 def _wrap_background(module: Any) -> None:
@@ -177,6 +185,6 @@ def _wrap_background(module: Any) -> None:
         if not _options or correlation_id_of(origin) is None:  # not from a captured request
             await original_call(self)
             return
-        await task_recorder().run(self.func, functools.partial(original_call, self), origin)
+        await task_recorder(origin).run(self.func, functools.partial(original_call, self), origin)
 
     task.__init__, task.__call__ = __init__, __call__

@@ -85,14 +85,21 @@ def _configuration(instrumentation: Any) -> FileConfiguration:
     server = _path(instrumentation.general, "http", "server")
     keys = _path(instrumentation.general, "sanitization", "url", "sensitive_query_parameters")
     return FileConfiguration(
-        is_enabled=options.pop("enabled", True) is not False,
-        excluded_urls=options.pop("excluded_urls", None),
+        is_enabled=str(options.pop("enabled", True)).strip().lower() not in ("false", "off", "no", "0"),
+        excluded_urls=_joined(options.pop("excluded_urls", None)),
         options=options,
         known_methods=_set(_path(server, "known_methods")),
         request_captured_headers=_tuple(_path(server, "request_captured_headers")),
         response_captured_headers=_tuple(_path(server, "response_captured_headers")),
         sensitive_query_parameters=_set(keys),
     )
+
+
+def _joined(value: Any) -> str | None:
+    """Returns a list, or text with commas, as text with commas."""
+    if value is None or isinstance(value, str):
+        return value
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _path(node: Any, *names: str) -> Any:

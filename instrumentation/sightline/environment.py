@@ -49,8 +49,11 @@ def sanitize_environment(
     removed = []
     for variable in sorted(name for name in environ if name.startswith(prefix)):
         value = environ[variable].strip()
+        if not value:
+            del environ[variable]  # the specification: empty is unset; the SDK does not hold to it everywhere
+            continue
         rule = next((rule for rule in _RULES if rule.variables.fullmatch(variable)), None)
-        if rule is None or not value or _accepted(rule, value):
+        if rule is None or _accepted(rule, value):
             continue
         del environ[variable]
         removed.append(variable)
@@ -162,6 +165,9 @@ def _rule(
 MAX_NUMBER = 2**31 - 1
 """Largest number that a variable may hold: milliseconds, seconds or items."""
 
+_STABILITY_AREAS = frozenset(
+    {"http", "database", "rpc", "messaging", "code", "k8s", "gen_ai_latest_experimental"}
+)
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _URL = re.compile(
     r"https?://(?:[^\s/@]*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::[0-9]{1,5})?(?:[/?][^\s]*)?"
@@ -236,6 +242,30 @@ _RULES = (
         _one_of("trace_based", "always_on", "always_off"),
         "trace_based, always_on or always_off",
         "trace_based",
+    ),
+    _rule(
+        "OTEL_SEMCONV_STABILITY_OPT_IN",
+        lambda value: all(item.strip().removesuffix("/dup") in _STABILITY_AREAS for item in value.split(",")),
+        "areas of the conventions, each with /dup or without, separated by commas",
+        "http/dup",
+    ),
+    _rule(
+        "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN",
+        lambda value: all(item.strip() in ("logs", "logs/dup") for item in value.split(",")),
+        "logs or logs/dup",
+        "logs/dup",
+    ),
+    _rule(
+        "OTEL_PYTHON_LOG_LEVEL",
+        _one_of("debug", "info", "warning", "error"),
+        "debug, info, warning or error",
+        "info",
+    ),
+    _rule(
+        "OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS",
+        lambda value: all(_TOKEN.fullmatch(item.strip()) for item in value.split(",") if item.strip()),
+        "methods separated by commas",
+        "GET,POST,PURGE",
     ),
     _rule(
         "OTEL_PROPAGATORS",

@@ -23,7 +23,7 @@ from opentelemetry.semconv.attributes.exception_attributes import (
 from opentelemetry.trace import Span
 
 from sightline import names
-from sightline.attributes import bounded_text
+from sightline.attributes import bounded_text, encodable
 from sightline.correlation import correlation_id_of
 from sightline.recorder import qualified_name
 from sightline.types import Attributes
@@ -48,6 +48,8 @@ def record(
 ) -> None:
     """Records one exception with the span in which it happened, unless it has been recorded already.
 
+    An `HTTPException` that the application turns into its answer is control flow and does not come here.
+
     Args:
         error: The exception; a group that holds a single exception counts as that exception.
         span: Gets the event.
@@ -59,13 +61,13 @@ def record(
     """
     error = unwrapped(error)
     trace_id = span.get_span_context().trace_id
-    if not isinstance(error, Exception) or is_control_flow(error) or _mark_of(error)[:1] == (trace_id,):
+    if not isinstance(error, Exception) or _mark_of(error)[:1] == (trace_id,):
         return
     to_span, to_logs = _signals()
     if by_server:
         to_logs = True
         _expected.append(None)
-    attributes = _attributes(error)
+    attributes = exception_attributes(error)
     if to_span and span.is_recording():
         span.add_event("exception", attributes)
     if to_logs:
@@ -85,15 +87,11 @@ def unwrapped(error: BaseException) -> BaseException:
 def message_of(error: BaseException) -> str:
     """Returns an exception's message, redacted and bounded."""
     # Cut before the redaction, which then costs a bounded time, and again: a replacement may be longer.
-    return bounded_text(redact_text(bounded_text(str(error))))
-
-
-def is_control_flow(error: BaseException) -> bool:
-    """Tells whether an exception only carries a status: Starlette's and FastAPI's `HTTPException`."""
-    return any(
-        cls.__name__ == "HTTPException" and cls.__module__.startswith(("starlette.", "fastapi."))
-        for cls in type(error).__mro__
-    )
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  a __str__ of the application's own
+        text = "(its message cannot be read)"
+    return bounded_text(redact_text(bounded_text(text)))
 
 
 _expected: deque[None] = deque(maxlen=1000)
@@ -119,15 +117,15 @@ def _mark_of(error: BaseException) -> tuple[int, bool] | tuple[()]:
 
     By trace: an application may raise one and the same object in many requests.
     """
-    mark: tuple[int, bool] | tuple[()] = getattr(error, _RECORDED, ())
-    return mark
+    mark = getattr(error, _RECORDED, ())
+    return mark if isinstance(mark, tuple) else ()
 
 
 def _mark(error: BaseException, trace_id: int, *, in_logs: bool) -> None:
     try:
         setattr(error, _RECORDED, (trace_id, in_logs))
-    except AttributeError:
-        return  # a class with __slots__
+    except Exception:  # noqa: BLE001  a class with __slots__, or with a __setattr__ of its own
+        return
 
 
 def _signals() -> tuple[bool, bool]:
@@ -138,14 +136,17 @@ def _signals() -> tuple[bool, bool]:
     return "logs" not in chosen, "logs" in chosen
 
 
-def _attributes(error: BaseException) -> Attributes:
-    stacktrace = "".join(traceback.format_exception(error))
-    return {
+def exception_attributes(error: BaseException) -> Attributes:
+    """Returns class, message and, where it was raised, stack trace of an exception, redacted and bounded."""
+    attributes: Attributes = {
         EXCEPTION_TYPE: qualified_name(type(error)),
         EXCEPTION_MESSAGE: message_of(error),
-        # The end of a stack trace says where it happened: the beginning is what goes.
-        EXCEPTION_STACKTRACE: redact_text(stacktrace[-MAX_STACKTRACE_CHARACTERS:]),
     }
+    if error.__traceback__ is not None:
+        stacktrace = "".join(traceback.format_exception(error))
+        # The end of a stack trace says where it happened: the beginning is what goes.
+        attributes[EXCEPTION_STACKTRACE] = encodable(redact_text(stacktrace[-MAX_STACKTRACE_CHARACTERS:]))
+    return attributes
 
 
 def _emit(logger: Logger, context: Context, event_name: str, attributes: Attributes) -> None:

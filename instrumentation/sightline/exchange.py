@@ -28,7 +28,7 @@ from sightline import correlation, exceptions, names
 from sightline.attributes import captured_headers, full_url, request_attributes
 from sightline.context_headers import HeaderGetter
 from sightline.old_conventions import old_span_attributes
-from sightline.options import CaptureOptions
+from sightline.options import OPTIONS_KEY, CaptureOptions
 from sightline.proxies import Hop, client_hop
 from sightline.recorder import Outcome, Recorder, span_name
 from sightline.report import report
@@ -99,7 +99,7 @@ class Exchange:
         self._method = method
         self._response_attributes: Attributes = {}
         self.is_over = False
-        headers = list(scope["headers"])
+        headers = scope["headers"] = list(scope["headers"])  # ASGI allows an iterable that is read once
         self._early_name = span_name(method, None)
         self._started_unix_ns = time.time_ns()
         self._clock_started_ns = time.perf_counter_ns()
@@ -108,8 +108,12 @@ class Exchange:
         self.span: Span = self._start_span(parent, headers)
         self.correlation_id = self._correlation_id(headers)
         self.span.set_attribute(names.CORRELATION_ID, self.correlation_id)
-        self.context: Context = otel_context.set_value(
-            correlation.CONTEXT_KEY, self.correlation_id, set_span_in_context(self.span, parent)
+        self.context: Context = Context(
+            {
+                **set_span_in_context(self.span, parent),
+                correlation.CONTEXT_KEY: self.correlation_id,
+                OPTIONS_KEY: options,
+            }
         )
 
     def _start_span(self, parent: Context, headers: Sequence[RawHeader]) -> Span:
@@ -193,13 +197,16 @@ class Exchange:
 
     def _record_exception(self, error: BaseException) -> tuple[str, str]:
         """Records an exception; returns its `error.type` and the description of the span's status."""
-        exceptions.record(
-            error,
-            self.span,
-            self.context,
-            self._recorder.logger,
-            by_server="granian" in type(getattr(self._receive, "__self__", None)).__module__,
-        )
+        try:
+            exceptions.record(
+                error,
+                self.span,
+                self.context,
+                self._recorder.logger,
+                by_server="granian" in type(getattr(self._receive, "__self__", None)).__module__,
+            )
+        except Exception as failure:  # noqa: BLE001  fail open: the exchange ends with its metrics
+            report("exception", "could not record an exception", error=failure)
         error = exceptions.unwrapped(error)
         return self._recorder.error_type(error), exceptions.message_of(error)
 

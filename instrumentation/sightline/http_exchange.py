@@ -7,7 +7,6 @@ and the exchange waits for it (`_may_still_raise`).
 """
 
 import asyncio
-import re
 import sys
 import time
 from typing import Final
@@ -25,7 +24,6 @@ from sightline.types import Attributes, Message, Receive, Scope, Send
 
 SERVER_ERROR: Final = 500
 INCOMPLETE_RESPONSE: Final = "incomplete_response"
-_LENGTH = re.compile(rb"[0-9]{1,18}")
 
 
 class HttpExchange(Exchange):
@@ -104,15 +102,15 @@ class HttpExchange(Exchange):
             message = self._start(message)
         elif kind == "http.response.trailers":
             last = not message.get("more_trailers", False)
-        elif kind == "http.response.pathsend":
+        elif kind in ("http.response.pathsend", "http.response.zerocopysend"):
             self._response_bytes = None  # the server sends a file of a size that is not told
-            last = not self._trailers
+            last = not (message.get("more_body", False) or self._trailers)
         if self._options.client_response_hook is not None:
             self._call_hook(self._options.client_response_hook, self.scope, message)
         return message, last
 
     def _start(self, message: Message) -> Message:
-        self._status_code = message["status"]
+        self._status_code = int(message["status"])
         self._trailers = bool(message.get("trailers", False))
         message = self._with_correlation_header(message)
         self._has_length = any(bytes(name).lower() == b"content-length" for name, _ in message["headers"])
@@ -134,7 +132,9 @@ class HttpExchange(Exchange):
         if self._clock_stopped_ns is not None:
             return
         self._clock_stopped_ns = time.perf_counter_ns()
-        if not self._may_still_raise():
+        if self._disconnected:  # a middleware completes what the client no longer receives
+            self._end(CLIENT_DISCONNECT, error_type=CLIENT_DISCONNECT)
+        elif not self._may_still_raise():
             self._end(COMPLETED)
 
     def _may_still_raise(self) -> bool:
@@ -195,8 +195,8 @@ class HttpExchange(Exchange):
         self._end_span(outcome, reason, {}, description=description, duration_ns=duration_ns)
 
     def _known_request_bytes(self) -> int | None:
-        """Returns the size of the request's body, or None where it is not known."""
-        if self._request_complete:
-            return self._request_bytes
-        lengths = [value for name, value in self.scope["headers"] if name == b"content-length"]
-        return int(lengths[0]) if len(lengths) == 1 and _LENGTH.fullmatch(lengths[0]) else None
+        """Returns the size of the request's body, or None where the application did not read all of it.
+
+        What a client announces does not count: one request could ruin the sum of the histogram.
+        """
+        return self._request_bytes if self._request_complete else None

@@ -44,6 +44,7 @@ _apps: "WeakSet[Any]" = WeakSet()
 Options = partial[CaptureOptions]
 Decision = SightlineMiddleware | Options | None
 
+UNDECIDED: "tuple[int, Decision]" = (0, None)
 _defaults: list[Options] = []
 """The options of applications that nobody instrumented by hand; empty when only those are captured."""
 
@@ -208,11 +209,11 @@ def _app_for(app: Any, original: Any, scope: Scope) -> ASGIApp:
 
 def _middleware_of(app: Any) -> SightlineMiddleware | None:
     """Returns the capture of an application; it is made, and reads its variables, at the first request."""
-    if not hasattr(app, "_sightline"):
+    owner, decision = getattr(app, "_sightline", UNDECIDED)
+    if owner != id(app):  # none yet, or that of the application which this one is a copy of
         if not _defaults:
             return None
-        _decide(app, _defaults[0])
-    decision: Decision = app._sightline  # noqa: SLF001
+        decision = _defaults[0]
     if isinstance(decision, partial):
         decision = _middleware(app, decision())
         _decide(app, decision)
@@ -221,7 +222,7 @@ def _middleware_of(app: Any) -> SightlineMiddleware | None:
 
 def _decide(app: Any, decision: "Decision") -> None:
     """Keeps on the application what captures it, or the options to make it from; None for nothing."""
-    app._sightline = decision  # noqa: SLF001
+    app._sightline = (id(app), decision)  # noqa: SLF001
     _apps.add(app)
 
 

@@ -25,14 +25,13 @@ from opentelemetry.instrumentation.logging.environment_variables import (
 from opentelemetry.instrumentation.logging.handler import LoggingHandler
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.sdk import _logs as sdk_logs
-from opentelemetry.semconv.attributes.exception_attributes import EXCEPTION_TYPE
 from opentelemetry.trace import get_current_span
 from opentelemetry.util.types import AnyValue
 
+from sightline.attributes import encodable
 from sightline.correlation import correlation_id_of
-from sightline.exceptions import answered_by_server, is_recorded_in_logs
+from sightline.exceptions import answered_by_server, exception_attributes, is_recorded_in_logs
 from sightline.names import LOG_CORRELATION_ID
-from sightline.recorder import qualified_name
 from sightline.report import report, warn_once
 from sightline_processors import redact_query
 
@@ -74,8 +73,8 @@ def remember_context(error: BaseException, context: Context) -> None:
     """Lets a record about this exception, logged by the server after the request, carry its IDs."""
     try:
         setattr(error, _CONTEXT_ATTRIBUTE, context)
-    except AttributeError:
-        return  # a class with __slots__: its record goes without IDs
+    except Exception:  # noqa: BLE001  a class with __slots__, or with a __setattr__ of its own
+        return
 
 
 def _context_of(record: logging.LogRecord) -> Context:
@@ -144,8 +143,12 @@ class RecordBridge(LoggingHandler):
 
     def _translate(self, record: logging.LogRecord) -> LogRecord:
         translated = super()._translate(record)
-        if record.name in ACCESS_LOGGERS and isinstance(translated.body, str):
-            translated.body = _TARGET_QUERY.sub(lambda match: f"?{redact_query(match[1])}", translated.body)
+        if isinstance(translated.body, str):
+            translated.body = encodable(translated.body)
+            if record.name in ACCESS_LOGGERS:
+                translated.body = _TARGET_QUERY.sub(
+                    lambda match: f"?{redact_query(match[1])}", translated.body
+                )
         return translated
 
     def _get_attributes(self, record: logging.LogRecord) -> tuple[dict[str, AnyValue], str | None]:
@@ -156,8 +159,8 @@ class RecordBridge(LoggingHandler):
             for name, value in attributes.items()
             if name not in _FORMAT_ONLY and own.get(name) != value
         }
-        if record.exc_info and record.exc_info[0] is not None:
-            attributes[EXCEPTION_TYPE] = qualified_name(record.exc_info[0])  # stock: the bare class name
+        if record.exc_info and record.exc_info[1] is not None:
+            attributes.update(exception_attributes(record.exc_info[1]))  # stock: neither bounded nor redacted
         if attributes.get(LOG_CORRELATION_ID) == ABSENT:
             del attributes[LOG_CORRELATION_ID]
         return attributes, event_name
@@ -201,6 +204,13 @@ def _handlers(source: logging.Logger | None) -> Iterator[logging.Handler]:
 
 
 _installed: dict[str, Callable[..., Any]] = {}
+_bridges: list[RecordBridge] = []
+"""What exports records; the last one does, so that a capture in a test can stand in for a while."""
+
+
+def is_logging_wrapped() -> bool:
+    """Tells whether the records of this process carry IDs."""
+    return bool(_installed)
 
 
 def add_ids_to_records() -> None:
@@ -224,24 +234,41 @@ def add_ids_to_records() -> None:
 def export_records(*, access_log: bool, logger_provider: LoggerProvider | None = None) -> None:
     """Wraps `Logger.callHandlers` once per process, unless `OTEL_PYTHON_LOG_AUTO_INSTRUMENTATION=false`."""
     switch = os.environ.get(OTEL_PYTHON_LOG_AUTO_INSTRUMENTATION, "true").strip().lower()
-    if "callHandlers" in _installed or switch != "true":
+    if _bridges or switch != "true":
         return
-    bridge = RecordBridge(access_log=access_log, logger_provider=logger_provider)
+    push_bridge(RecordBridge(access_log=access_log, logger_provider=logger_provider))
+
+
+def push_bridge(bridge: RecordBridge) -> None:
+    """Has records exported by a bridge, in place of the one before, until `pop_bridge`."""
+    _bridges.append(bridge)
+    if "callHandlers" in _installed:
+        return
     call_handlers = _installed["callHandlers"] = logging.Logger.callHandlers
 
     @wraps(call_handlers)
     def wrapper(self: logging.Logger, record: logging.LogRecord) -> None:
         call_handlers(self, record)
         try:
-            bridge.export(self, record)
+            if _bridges:
+                _bridges[-1].export(self, record)
         except Exception as error:  # noqa: BLE001  fail open: the application's handlers have run
             report("bridge", "could not export a log record", error=error)
 
     logging.Logger.callHandlers = wrapper  # type: ignore[method-assign]
 
 
+def pop_bridge() -> None:
+    """Gives the bridge before its place back; without one, the wrap is undone."""
+    if _bridges:
+        _bridges.pop()
+    if not _bridges and "callHandlers" in _installed:
+        logging.Logger.callHandlers = _installed.pop("callHandlers")  # type: ignore[method-assign]
+
+
 def restore_logging() -> None:
     """Undoes both wraps."""
+    _bridges.clear()
     for name, original in _installed.items():
         setattr(logging.Logger, name, original)
     _installed.clear()

@@ -19,7 +19,7 @@ ATTEMPT: Final = "sightline.attempt"
 WEBSOCKET_CLOSE_CODE: Final = "sightline.websocket.close_code"
 """Close code of a WebSocket connection (RFC 6455, section 7.4), int."""
 WEBSOCKET_CLOSE_CLASS: Final = "sightline.websocket.close_class"
-"""`normal` (1000, 1001, 1005), `abnormal` (others below 3000), `application` (from 3000), `refused`."""
+"""`normal` (1000, 1001, 1005, 1012), `abnormal` (others below 3000), `application` (from 3000), `refused`."""
 
 # Log attribute
 LOG_CORRELATION_ID: Final = "correlation_id"

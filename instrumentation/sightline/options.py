@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from opentelemetry._logs import LoggerProvider
+from opentelemetry.context import create_key
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 from opentelemetry.util.http import (
@@ -25,18 +26,17 @@ from sightline.report import warn_once
 from sightline.settings import Settings, load_settings
 from sightline.types import ClientHook, ServerRequestHook
 
+OPTIONS_KEY = create_key("sightline.options")
+"""Context key of the options with which the current request is captured."""
+
 CREDENTIAL_HEADERS = (
-    "authorization",
-    "proxy-authorization",
-    "cookie",
-    "set-cookie",
-    ".*api-?key.*",
-    ".*token.*",
-)
+    ".*auth.*", ".*cookie.*", ".*credential.*", ".*jwt.*", ".*key.*", ".*oidc.*", ".*passw.*", ".*secret.*",
+    ".*session.*", ".*signature.*", ".*token.*",
+)  # fmt: skip
 """Patterns of header names whose captured values are always masked."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # compared, and hashed, by identity
 class CaptureOptions:
     """Holds the options of one `SightlineMiddleware`; immutable.
 
@@ -95,12 +95,12 @@ def capture_options(
     file = file_configuration()
     if file is not None:
         # The file silences the variables: where it says nothing, the defaults hold.
-        excluded_urls = file.excluded_urls or "" if excluded_urls is None else excluded_urls
-        http_capture_headers_server_request = (
-            http_capture_headers_server_request or file.request_captured_headers or ()
+        excluded_urls = _valid_urls(file.excluded_urls) if excluded_urls is None else excluded_urls
+        http_capture_headers_server_request = http_capture_headers_server_request or _valid_names(
+            file.request_captured_headers
         )
-        http_capture_headers_server_response = (
-            http_capture_headers_server_response or file.response_captured_headers or ()
+        http_capture_headers_server_response = http_capture_headers_server_response or _valid_names(
+            file.response_captured_headers
         )
         http_capture_headers_sanitize_fields = http_capture_headers_sanitize_fields or ()
     masked = _name_patterns(
@@ -172,6 +172,37 @@ def _name_patterns(given: Sequence[str] | None, variable: str) -> list[str]:
         else:
             names.append(name)
     return names
+
+
+def _valid_urls(patterns: str | None) -> str:
+    """Returns the patterns of the configuration file; none where they are not regular expressions."""
+    try:
+        parse_excluded_urls(patterns or "")
+    except re.error as error:
+        warn_once(
+            "excluded_urls must be regular expressions separated by commas (%s) (from the configuration "
+            "file); excluding nothing; for example healthz,metrics$",
+            error,
+        )
+        return ""
+    return patterns or ""
+
+
+def _valid_names(names: Sequence[str] | None) -> list[str]:
+    """Returns the patterns of the configuration file that are regular expressions."""
+    valid = []
+    for name in names or ():
+        try:
+            _compiled(name)
+        except SettingsError:
+            warn_once(
+                "captured headers must be regular expressions, got %r (from the configuration file); "
+                "ignoring it; for example x-tenant",
+                name,
+            )
+        else:
+            valid.append(name)
+    return valid
 
 
 def _any_of(names: Sequence[str]) -> re.Pattern[str] | None:

@@ -23,7 +23,10 @@ MAX_HOPS: Final = 32
 """Forwarded hops that are read, from the right; an attacker can only prepend."""
 
 _SCHEMES = frozenset({"http", "https", "ws", "wss"})
-_PAIR = re.compile(r'\s*(?P<name>[A-Za-z]+)=(?:"(?P<quoted>[^"]*)"|(?P<token>[^\s;,"]*))\s*')
+_ELEMENT = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*")+')
+_PAIR = re.compile(
+    r'(?:^|;)\s*(?P<name>[A-Za-z]+)=(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<token>[^\s;,"]*))\s*(?=;|$)'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +84,14 @@ def _last_untrusted(peer: str, hops: Sequence[_Forwarded], trusted: tuple[Networ
 
 
 def _forwarded(headers: Sequence[RawHeader]) -> list[_Forwarded]:
-    """Returns the hops that the headers name, the client's own first; `Forwarded` wins."""
+    """Returns the hops that the headers name, the client's own first; none where they contradict."""
     standard = ",".join(header_values(headers, b"forwarded"))
-    if standard:
-        return [_element(element) for element in standard.split(",")[-MAX_HOPS:]]
     addresses = _list(headers, b"x-forwarded-for")
+    if standard:
+        elements = [_element(element) for element in _ELEMENT.findall(standard)[-MAX_HOPS:]]
+        if addresses and (not elements or _address(elements[-1].address) != _address(addresses[-1])):
+            return []  # a proxy writes one of the two and passes the client's other on: neither counts
+        return elements
     # The proxy in front of the application writes these two; a list ends with its value.
     schemes, hosts = _list(headers, b"x-forwarded-proto"), _list(headers, b"x-forwarded-host")
     hops = [_Forwarded(address) for address in addresses[-MAX_HOPS:]] or [_Forwarded("unknown")]
@@ -98,11 +104,11 @@ def _list(headers: Sequence[RawHeader], name: bytes) -> list[str]:
 
 
 def _element(element: str) -> _Forwarded:
-    pairs = {
-        match["name"].lower(): match["quoted"] if match["quoted"] is not None else match["token"]
-        for match in map(_PAIR.fullmatch, element.split(";"))
-        if match is not None
-    }
+    pairs: dict[str, str] = {}
+    for match in _PAIR.finditer(element):
+        value = match["quoted"] if match["quoted"] is not None else match["token"]
+        if pairs.setdefault(match["name"].lower(), value) != value:
+            return _Forwarded("unknown")  # RFC 7239: each parameter occurs once
     return _Forwarded(pairs.get("for", "unknown"), pairs.get("proto"), pairs.get("host"))
 
 
@@ -123,9 +129,10 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
     elif text.count(":") == 1:
         text = text.partition(":")[0]
     try:
-        return ip_address(text)
+        address = ip_address(text)
     except ValueError:
         return None
+    return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
 
 
 @lru_cache(maxsize=1024)
@@ -133,6 +140,4 @@ def _is_trusted(address: str, trusted: tuple[Network, ...]) -> bool:
     parsed = _address(address)
     if parsed is None:
         return False
-    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
-        parsed = parsed.ipv4_mapped
     return any(parsed.version == network.version and parsed in network for network in trusted)

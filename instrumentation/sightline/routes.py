@@ -76,8 +76,7 @@ def _wrap_routes(module: Any) -> None:
 def _noting(handle: _Handle, note: Callable[[Any, Scope], None]) -> _Handle:
     @wraps(handle)
     def wrapper(self: Any, scope: Scope, receive: Receive, send: Send) -> Any:
-        if SCOPE_EXCHANGE in scope:
-            note(self, scope)
+        note(self, scope)
         return handle(self, scope, receive, send)  # the coroutine itself: no extra frame
 
     return wrapper
@@ -85,7 +84,9 @@ def _noting(handle: _Handle, note: Callable[[Any, Scope], None]) -> _Handle:
 
 def _note_dispatch(_route: Any, scope: Scope) -> None:
     # A middleware may have copied the scope: the exchange learns which one was dispatched.
-    scope[SCOPE_EXCHANGE].scope = scope
+    exchange = scope.get(SCOPE_EXCHANGE)
+    if exchange is not None:
+        exchange.scope = scope
 
 
 def _note_route(route: Any, scope: Scope) -> None:

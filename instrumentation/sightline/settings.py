@@ -7,6 +7,7 @@ the rule, the value, its origin and the cure, and the default holds.
 import os
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any
 
@@ -17,6 +18,13 @@ from sightline.report import logger
 
 PREFIX = "SIGHTLINE_"
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_RESERVED_HEADERS = frozenset(
+    {
+        "authorization", "connection", "content-encoding", "content-length", "content-type", "cookie", "date",
+        "host", "keep-alive", "location", "proxy-authenticate", "proxy-authorization", "server", "set-cookie",
+        "te", "trailer", "transfer-encoding", "upgrade", "www-authenticate",
+    }
+)  # fmt: skip
 _HOST_PATTERN = re.compile(r"[A-Za-z0-9.*?_-]+")
 _SWITCH = {
     "on": True,
@@ -28,9 +36,13 @@ _SWITCH = {
     "0": False,
     "no": False,
 }
+MIN_DURATION_SECONDS = 0.001
+MAX_DURATION_SECONDS = 86_400.0
 _DURATION = re.compile(r"(?P<number>[0-9]{1,9}(?:\.[0-9]{1,6})?)\s?(?P<unit>ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SHOWN_CHARACTERS = 80
+_OTHER_VARIABLES = frozenset({"SIGHTLINE_BACKENDS_CACHE", "SIGHTLINE_TEST_CACHE"})
+"""Variables of the development tools, which are not settings."""
 _EXAMPLES = {"trusted_proxies": "10.0.0.0/8,::1", "correlation_propagate": "*.internal,orders"}
 
 
@@ -47,6 +59,8 @@ def _header_names(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if not _TOKEN.fullmatch(name):
             raise ValueError("must be header names (RFC 9110 tokens) separated by commas")
+        if name.lower() in _RESERVED_HEADERS:
+            raise ValueError("must not name a header that frames the message or carries a credential")
     return tuple(dict.fromkeys(name.lower() for name in names))
 
 
@@ -80,12 +94,18 @@ def _duration(value: object) -> object:
     if not isinstance(value, str):
         return value
     match = _DURATION.fullmatch(value.strip().lower())
-    if match is None or float(match["number"]) <= 0:
-        raise ValueError("must be a duration above 0")
+    if match is None:
+        raise ValueError("must be a duration from 1ms to 24h")
     return float(match["number"]) * _SECONDS[match["unit"]]
 
 
-Duration = Annotated[float, BeforeValidator(_duration)]
+def _bounded_duration(seconds: float) -> float:
+    if not MIN_DURATION_SECONDS <= seconds <= MAX_DURATION_SECONDS:  # not a number fails as well
+        raise ValueError("must be a duration from 1ms to 24h")
+    return seconds
+
+
+Duration = Annotated[float, BeforeValidator(_duration), AfterValidator(_bounded_duration)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_networks)]
 HostPatterns = Annotated[tuple[str, ...], BeforeValidator(_items), AfterValidator(_host_patterns)]
 HeaderNames = Annotated[tuple[str, ...], BeforeValidator(_items), AfterValidator(_header_names)]
@@ -138,6 +158,8 @@ def load_settings(
             for field in Settings.model_fields
             if (variable := PREFIX + field.upper()) in environ and environ[variable].strip()
         }
+    if file_options is None:
+        _report_unknown(environ)
     origin = "the environment" if file_options is None else "the configuration file"
     try:
         return Settings.model_validate(values)
@@ -148,6 +170,17 @@ def load_settings(
             if environ is os.environ:
                 os.environ.pop(PREFIX + field.upper(), None)  # worker processes shall not repeat the line
         return Settings.model_validate(values)
+
+
+def _report_unknown(environ: Mapping[str, str]) -> None:
+    known = {PREFIX + field.upper() for field in Settings.model_fields}
+    for variable in sorted(environ):
+        if variable.startswith(PREFIX) and variable not in known and variable not in _OTHER_VARIABLES:
+            close = get_close_matches(variable, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            logger.warning("%s is not a setting of this version and has no effect%s", variable[:80], hint)
+            if environ is os.environ:
+                os.environ.pop(variable, None)  # worker processes shall not repeat the line
 
 
 def _is_known(option: str) -> bool:

@@ -8,6 +8,8 @@ share one deadline. The exit code and the signal stay what they are.
 
 import asyncio
 import atexit
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -50,6 +52,7 @@ def flush_at_the_end(timeout_seconds: float) -> None:
     """Registers the flush at exit once per process; further calls renew the timeout."""
     if not _deadline:
         atexit.register(_at_exit)
+        _flush_on_sigterm()
     _deadline[:] = [ShutdownDeadline(timeout_seconds)]
 
 
@@ -57,6 +60,28 @@ def release_shutdown() -> None:
     """Forgets the registration."""
     _deadline.clear()
     atexit.unregister(_at_exit)
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is _on_sigterm
+    ):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _flush_on_sigterm() -> None:
+    """Flushes before SIGTERM ends a process that handles it in no other way.
+
+    A server installs its own handler over this one, and raises the signal again when it has shut down: then
+    this one delivers what the lifespan's end did not see.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _on_sigterm(number: int, _frame: object) -> None:
+    signal.signal(number, signal.SIG_DFL)  # a second signal ends the process at once
+    flush()
+    signal.raise_signal(number)
 
 
 def flushing_send(send: Send) -> Send:
@@ -65,6 +90,9 @@ def flushing_send(send: Send) -> Send:
     async def wrapper(message: Message) -> None:
         if message["type"] in _ENDINGS and _deadline:
             try:
+                background = sys.modules.get("sightline.background")
+                if background is not None:
+                    await background.give_up_pending(_deadline[0].start())
                 await asyncio.to_thread(flush)
             except Exception as error:  # noqa: BLE001  fail open: the application shuts down all the same
                 report("flush", "could not flush telemetry at shutdown", error=error)

@@ -23,8 +23,8 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from sightline.instrumentor import SightlineInstrumentor
-from sightline.logs import export_records, restore_logging
+from sightline.instrumentor import UNDECIDED, SightlineInstrumentor
+from sightline.logs import RecordBridge, is_logging_wrapped, pop_bridge, push_bridge, restore_logging
 from sightline.structured_logs import release_structured_logs
 
 
@@ -48,6 +48,7 @@ class CapturedTelemetry:
 
     def instrument(self, app: Any, **options: Any) -> None:
         """Captures one application; takes the options of `SightlineInstrumentor.instrument_app`."""
+        before = getattr(app, "_sightline", UNDECIDED)
         SightlineInstrumentor.instrument_app(
             app,
             tracer_provider=self.tracer_provider,
@@ -55,7 +56,7 @@ class CapturedTelemetry:
             logger_provider=self.logger_provider,
             **options,
         )
-        self._instrumented.append(app)
+        self._instrumented.append((app, before))
 
     @property
     def spans(self) -> list[ReadableSpan]:
@@ -119,14 +120,17 @@ def capture() -> Iterator[CapturedTelemetry]:
     logger_provider.add_log_record_processor(SimpleLogRecordProcessor(logs))
     meter_provider = MeterProvider([reader], shutdown_on_exit=False)
     captured = CapturedTelemetry(tracer_provider, meter_provider, logger_provider, spans, reader, logs)
-    export_records(access_log=True, logger_provider=logger_provider)
+    was_instrumented = is_logging_wrapped()
+    push_bridge(RecordBridge(access_log=True, logger_provider=logger_provider))
     try:
         yield captured
     finally:
-        for app in captured._instrumented:  # noqa: SLF001  this module's own class
-            SightlineInstrumentor.uninstrument_app(app)
-        release_structured_logs()
-        restore_logging()
+        for app, before in reversed(captured._instrumented):  # noqa: SLF001  this module's own class
+            app._sightline = before  # noqa: SLF001  what captured it before, if anything
+        pop_bridge()
+        if not was_instrumented:
+            release_structured_logs()
+            restore_logging()
         tracer_provider.shutdown()
         meter_provider.shutdown()
         logger_provider.shutdown()

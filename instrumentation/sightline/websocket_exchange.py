@@ -26,10 +26,14 @@ from sightline.types import Attributes, Message, Receive, Scope, Send
 SWITCHING_PROTOCOLS: Final = 101
 FORBIDDEN: Final = 403
 SERVER_ERROR: Final = 500
-NORMAL_CODES: Final = frozenset({1000, 1001, 1005})
-"""Normal closure, going away, and a close without a code. Source: RFC 6455, section 7.4.1."""
+NORMAL_CODES: Final = frozenset({1000, 1001, 1005, 1012})
+"""Normal closure, going away, a close without a code, and a restart of the service.
+
+Source: RFC 6455, section 7.4.1; the registry of WebSocket close codes for 1012."""
 ABNORMAL_CLOSURE: Final = 1006
 FIRST_APPLICATION_CODE: Final = 3000
+FIRST_CODE: Final = 1000
+LAST_CODE: Final = 4999
 ABNORMAL_CLOSE: Final = "abnormal_close"
 MAX_MESSAGE_SPANS: Final = 100
 """Message spans per connection; further messages are counted only."""
@@ -47,6 +51,7 @@ class WebSocketExchange(Exchange):
         "_accepted",
         "_bytes",
         "_close_code",
+        "_disconnected",
         "_flushed_ns",
         "_message_span",
         "_message_spans",
@@ -60,7 +65,7 @@ class WebSocketExchange(Exchange):
     ) -> None:
         super().__init__(options, recorder, scope, receive, send, method="GET")
         self.span.set_attribute(NETWORK_PROTOCOL_NAME, "websocket")
-        self._accepted = False
+        self._accepted = self._disconnected = False
         self._status_code: int | None = None
         self._close_code: int | None = None
         self._route_attributes: Attributes = {}
@@ -87,8 +92,7 @@ class WebSocketExchange(Exchange):
             self._count(RECEIVE, size)
             self._message_span = self._start_message_span(RECEIVE, size)
         elif kind == "websocket.disconnect":
-            code = message.get("code")
-            code = ABNORMAL_CLOSURE if code is None else code
+            code = _close_code(message.get("code"), ABNORMAL_CLOSURE)
             reason = COMPLETED if _close_class(code) != "abnormal" else CLIENT_DISCONNECT
             self._end(reason, close_code=code)
         if self._options.client_request_hook is not None:
@@ -103,6 +107,9 @@ class WebSocketExchange(Exchange):
             report("websocket", "could not read a WebSocket message; it goes on untouched", error=error)
         try:
             await self._send(message)
+        except OSError:
+            self._disconnected = True  # ASGI 2.4: the server says so by raising
+            raise
         finally:
             if span is not None:
                 span.end()
@@ -141,7 +148,7 @@ class WebSocketExchange(Exchange):
     def _sent(self, message: Message) -> None:
         kind = message["type"]
         if kind == "websocket.close" and self._accepted:
-            self._end(COMPLETED, close_code=message.get("code", 1000))
+            self._end(COMPLETED, close_code=_close_code(message.get("code"), 1000))
         elif kind == "websocket.close":
             self._status_code = FORBIDDEN
             self._end(COMPLETED)
@@ -150,11 +157,17 @@ class WebSocketExchange(Exchange):
 
     def returned(self) -> None:
         """Ends the exchange when the application returned without closing; the server closes normally."""
-        self._end(COMPLETED, close_code=1000 if self._accepted else None)
+        if self._disconnected:
+            self._end(CLIENT_DISCONNECT, close_code=ABNORMAL_CLOSURE)
+        else:
+            self._end(COMPLETED, close_code=1000 if self._accepted else None)
 
     def raised(self, error: BaseException) -> None:
         """Ends the exchange when the application raised; an exchange that is over stays as it is."""
         if self.is_over:
+            return
+        if self._disconnected:
+            self._end(CLIENT_DISCONNECT, close_code=ABNORMAL_CLOSURE)
             return
         if isinstance(error, asyncio.CancelledError):
             self._end(CANCELLED, error_type=self._recorder.error_type(error))
@@ -237,6 +250,11 @@ class WebSocketExchange(Exchange):
 def _payload_bytes(message: Any) -> int:
     data = message.get("bytes")
     return len(data) if data is not None else len((message.get("text") or "").encode("utf-8", "replace"))
+
+
+def _close_code(code: object, default: int) -> int:
+    """Returns a close code as a message carries it; one that cannot be on the wire is the default."""
+    return code if isinstance(code, int) and FIRST_CODE <= code <= LAST_CODE else default
 
 
 def _close_class(code: int | None) -> str:

@@ -32,6 +32,7 @@ SECRET_QUERY_PARAMETERS = frozenset(
         "id_token",
         "jwt",
         "key",
+        "otp",
         "passwd",
         "password",
         "pwd",
@@ -39,24 +40,27 @@ SECRET_QUERY_PARAMETERS = frozenset(
         "secret",
         "session",
         "sessionid",
+        "sid",
         "signature",
         "state",
         "token",
     }
 )
-"""Further keys, compared in lower case: a choice of Sightline, wider than the conventions."""
+"""Further keys, compared without case and punctuation: a choice of Sightline, wider than the conventions."""
 
 
 _TEXT_SECRETS = re.compile(
     # key=value and key: value; the quantifiers are bounded and the classes disjoint, so a match is linear
-    r"(?i)\b(?P<key>(?:[a-z0-9]{0,24}[_-])?(?:password|passwd|pwd|secret|token|api[_-]?key|authorization))"
-    r"(?P<separator>[\"']?\s{0,4}[=:]\s{0,4}[\"']?)(?:(?:bearer|basic)\s{1,4})?[^\s\"'&,;]{1,4096}"
+    r"(?i)(?<![a-z0-9])(?P<key>(?:[a-z0-9]{0,24}[_-]){0,3}(?:password|passwd|pwd|passphrase|secret|token|cookie"
+    r"|session|authorization|(?:api|access|private)[_-]?key))"
+    r"(?P<separator>[\"']?\s{0,4}[=:]\s{0,4})"
+    r"(?:\"[^\"]{0,4096}\"|'[^']{0,4096}'|(?:(?:bearer|basic)\s{1,4})?[^\s\"'&,;]{1,4096})"
     # a bearer or basic credential on its own
     r"|\b(?P<scheme>bearer|basic)\s{1,4}[a-z0-9._~+/=-]{8,4096}"
     # a JSON web token
-    r"|\beyJ[a-z0-9_-]{4,4096}\.[a-z0-9_-]{4,4096}\.[a-z0-9_-]{0,4096}"
+    r"|(?<![a-z0-9_-])eyJ[a-z0-9_-]{4,4096}\.[a-z0-9_-]{4,4096}\.[a-z0-9_-]{0,4096}"
     # the user information of a URL
-    r"|(?<=://)[^\s/@:]{1,256}:[^\s/@]{1,256}(?=@)"
+    r"|(?<=://)[^\s/:@]{0,256}:[^\s/]{1,256}(?=@)"
 )
 
 
@@ -88,7 +92,9 @@ def redact_query(query: str, keys: Collection[str] | None = None) -> str:
     """
     if "=" not in query:
         return query
-    return "&".join(_redact_pair(pair, keys) for pair in query.split("&"))
+    return "".join(
+        part if part in _SEPARATORS else _redact_pair(part, keys) for part in _PAIR_SEPARATOR.split(query)
+    )
 
 
 def _redact_pair(pair: str, keys: Collection[str] | None) -> str:
@@ -101,4 +107,27 @@ def _redact_pair(pair: str, keys: Collection[str] | None) -> str:
 def _is_sensitive(name: str, keys: Collection[str] | None) -> bool:
     if keys is not None:
         return name in keys
-    return name in SENSITIVE_QUERY_PARAMETERS or name.lower() in SECRET_QUERY_PARAMETERS
+    if name in SENSITIVE_QUERY_PARAMETERS:
+        return True
+    # `x-Api-Key`, `user[password]` and `accessToken` alike
+    plain = _NOT_ALPHANUMERIC.sub("", name.lower())
+    return plain in _PLAIN_SECRETS or any(word in plain for word in _SECRET_WORDS)
+
+
+_SEPARATORS = frozenset("&;")
+_PAIR_SEPARATOR = re.compile("([&;])")
+_NOT_ALPHANUMERIC = re.compile("[^a-z0-9]")
+_PLAIN_SECRETS = frozenset(_NOT_ALPHANUMERIC.sub("", name) for name in SECRET_QUERY_PARAMETERS)
+_SECRET_WORDS = (
+    "apikey",
+    "accesskey",
+    "credential",
+    "jwt",
+    "passphrase",
+    "passw",
+    "privatekey",
+    "secret",
+    "sessionid",
+    "token",
+)
+"""Words that make a key sensitive wherever they stand in it."""

@@ -248,7 +248,39 @@ def test_work_that_a_shutdown_cuts_off_goes_to_the_dead_letter_hook(telemetry):
     assert [type(letter.error) for letter in letters] == [asyncio.CancelledError]
 
 
-@pytest.mark.parametrize("wrong", [{"retries": -1}, {"delay_seconds": 0}])
+@pytest.mark.parametrize("wrong", [{"retries": -1}, {"delay_seconds": 0}, {"delay_seconds": float("nan")}])
 def test_wrong_options_are_refused_at_once(wrong):
     with pytest.raises(SettingsError):
         background.spawn(fail, **wrong)
+
+
+def test_work_spawned_by_a_sync_handler_runs_on_the_event_loop(telemetry):
+    app = FastAPI()
+    done = []
+
+    @app.get("/")
+    def start():
+        background.spawn(lambda: done.append(correlation_id()))
+
+    async def run():
+        answer = await call(app, http_scope(headers=HEADERS))
+        while background.pending():
+            await asyncio.sleep(0.005)
+        return answer.status
+
+    telemetry.instrument(app)
+    assert asyncio.run(run()) == 200
+    assert done == ["abc"]
+
+
+def test_pending_work_goes_to_its_hook_when_the_application_shuts_down(telemetry):
+    letters = []
+
+    async def run():
+        background.spawn(asyncio.sleep, 60, on_dead_letter=letters.append)
+        await asyncio.sleep(0.01)
+        await background.give_up_pending(1.0)
+        return background.pending()
+
+    assert asyncio.run(run()) == 0
+    assert len(letters) == 1

@@ -35,7 +35,6 @@ WRONG = {
 RIGHT = {
     "OTEL_TRACES_EXPORTER": "otlp, console",
     "OTEL_METRICS_EXPORTER": "none",
-    "OTEL_LOGS_EXPORTER": "",
     "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
     "OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector.example:4318/path",
     "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20x,tenant=a",
@@ -65,6 +64,13 @@ def test_good_values_stay_and_cost_no_line(caplog):
     environ = dict(RIGHT)
     assert sanitize_environment(environ) == []
     assert environ == RIGHT
+    assert caplog.text == ""
+
+
+def test_an_empty_value_is_unset(caplog):
+    environ = {"OTEL_EXPORTER_OTLP_PROTOCOL": "", "OTEL_TRACES_EXPORTER": "  ", "OTEL_BSP_SCHEDULE_DELAY": ""}
+    assert sanitize_environment(environ) == []
+    assert environ == {}
     assert caplog.text == ""
 
 

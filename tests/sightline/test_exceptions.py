@@ -141,7 +141,6 @@ def test_an_http_exception_is_control_flow(telemetry):
     telemetry.instrument(app)
     assert serve(app, "/refused").status == 404
     assert events(telemetry) == []
-    assert exceptions.is_control_flow(HTTPException(500))
 
 
 def test_message_and_stack_trace_are_bounded(telemetry):
@@ -156,3 +155,69 @@ def test_message_and_stack_trace_are_bounded(telemetry):
     attributes = events(telemetry)[0].attributes
     assert len(attributes["exception.message"]) == 2048
     assert len(attributes["exception.stacktrace"]) <= exceptions.MAX_STACKTRACE_CHARACTERS
+
+
+class UnsettableError(Exception):
+    """Refuses attributes, and a message."""
+
+    def __setattr__(self, name, value):
+        raise RuntimeError("no attributes")
+
+    def __str__(self):
+        raise RuntimeError("no message")
+
+
+class AccommodatingError(Exception):
+    """Has every attribute that is asked for."""
+
+    def __getattr__(self, name):
+        return None
+
+
+@pytest.mark.parametrize("cls", [UnsettableError, AccommodatingError])
+def test_an_exception_of_an_unusual_class_passes_through_and_is_measured(telemetry, cls):
+    app = FastAPI()
+    raised = cls()
+
+    @app.get("/")
+    async def unusual():
+        raise raised
+
+    telemetry.instrument(app)
+    assert serve(app, "/").error is raised
+    (span,) = telemetry.spans
+    assert span.attributes["error.type"].endswith(cls.__name__)
+    (point,) = telemetry.points("http.server.request.duration")
+    assert point.attributes["error.type"] == span.attributes["error.type"]
+    assert [p.value for p in telemetry.points("http.server.active_requests")] == [0]
+
+
+def test_an_http_exception_that_nobody_handles_is_recorded(telemetry):
+    app = FastAPI()
+
+    class Raising:
+        def __init__(self, app):
+            self.app = app
+
+        async def __call__(self, scope, receive, send):
+            raise HTTPException(403)
+
+    app.add_middleware(Raising)
+    telemetry.instrument(app)
+    assert serve(app, "/").status == 500
+    assert [event.attributes["exception.type"] for event in events(telemetry)] == [
+        "fastapi.exceptions.HTTPException"
+    ]
+
+
+def test_the_log_copy_of_an_exception_is_redacted_and_bounded_too(telemetry):
+    telemetry.instrument(FastAPI())
+    try:
+        raise ValueError("password=hunter2 " + "z" * 100_000)
+    except ValueError:
+        logging.getLogger("shop").exception("failed")
+    (record,) = [data.log_record for data in telemetry.logs]
+    assert record.attributes["exception.message"].startswith("password=REDACTED zzz")
+    assert len(record.attributes["exception.message"]) == 2048
+    assert len(record.attributes["exception.stacktrace"]) <= exceptions.MAX_STACKTRACE_CHARACTERS
+    assert "hunter2" not in str(dict(record.attributes))[:3000]

@@ -8,6 +8,7 @@ from asgi import call, http_scope
 from fastapi import BackgroundTasks, FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
 from opentelemetry.trace import SpanKind, StatusCode
+from starlette.middleware.base import BaseHTTPMiddleware
 
 from sightline import SightlineMiddleware, correlation_id
 from sightline.options import capture_options
@@ -476,3 +477,30 @@ def test_two_thousand_requests_in_flight_never_mix(telemetry):
     }
     assert all(r.attributes["correlation_id"] == f"id-{r.body}" for r in records)
     assert [point.count for point in telemetry.points(DURATION)] == [1000, 1000]
+
+
+def test_a_stream_that_a_middleware_completes_after_the_client_left_is_a_disconnect(telemetry):
+    app = make_app()
+    app.add_middleware(BaseHTTPMiddleware, dispatch=lambda request, call_next: call_next(request))
+    telemetry.instrument(app)
+    asyncio.run(call(app, http_scope("/stream"), leave_after=0.015))
+    (span,) = telemetry.spans
+    assert span.attributes["sightline.end_reason"] == "client_disconnect"
+
+
+def test_a_length_that_a_client_only_announces_is_not_recorded(app, telemetry):
+    serve(app, "/items/7", headers=[(b"content-length", b"999999999999999")])
+    assert telemetry.points("http.server.request.body.size") == []
+
+
+def test_headers_that_can_be_read_once_reach_the_application(telemetry):
+    seen = []
+
+    async def application(scope, receive, send):
+        seen.extend(scope["headers"])
+
+    app = SightlineMiddleware(application, capture_options(tracer_provider=telemetry.tracer_provider))
+    scope = http_scope()
+    scope["headers"] = iter([(b"host", b"a"), (b"x-tenant", b"t")])
+    asyncio.run(call(app, scope))
+    assert seen == [(b"host", b"a"), (b"x-tenant", b"t")]

@@ -1,15 +1,18 @@
 """Instrumenting: every application or one, and leaving no trace."""
 
 import asyncio
+import copy
 import gc
+import logging
 import weakref
 from contextlib import asynccontextmanager
 
 import pytest
 from asgi import call, http_scope
-from fastapi import FastAPI
+from fastapi import BackgroundTasks, FastAPI
 
 from sightline import InstrumentationError, SightlineInstrumentor
+from sightline.testing import capture
 
 
 @pytest.fixture
@@ -115,3 +118,41 @@ def test_the_lifespan_runs_as_before(telemetry):
     telemetry.instrument(app)
     assert asyncio.run(run(app)) == {"pool": 1}
     assert events == ["up", "lifespan.startup.complete", "down", "lifespan.shutdown.complete"]
+
+
+def test_a_copy_of_an_application_is_not_served_by_the_original(telemetry):
+    app = FastAPI(title="one")
+    telemetry.instrument(app)
+    other = copy.copy(app)
+    asyncio.run(call(app, http_scope()))
+    assert asyncio.run(call(other, http_scope())).header("x-correlation-id") == []
+    assert len(telemetry.spans) == 1
+
+
+def test_a_capture_in_an_instrumented_process_gives_everything_back(instrumentor, telemetry):
+    app = FastAPI()
+    asyncio.run(call(app, http_scope()))
+    with capture() as inner:
+        inner.instrument(app)
+        asyncio.run(call(app, http_scope()))
+        logging.getLogger("shop").warning("inside")
+    asyncio.run(call(app, http_scope()))
+    logging.getLogger("shop").warning("outside")
+    assert (len(telemetry.spans), len(inner.spans)) == (2, 1)
+    assert [data.log_record.body for data in inner.logs] == ["inside"]
+    assert [data.log_record.body for data in telemetry.logs] == ["outside"]
+
+
+def test_background_tasks_go_where_the_spans_of_their_application_go(telemetry):
+    app, other = FastAPI(), FastAPI()
+
+    @app.get("/")
+    async def late(tasks: BackgroundTasks):
+        tasks.add_task(asyncio.sleep, 0)
+
+    with capture() as elsewhere:
+        telemetry.instrument(app)
+        elsewhere.instrument(other)
+        asyncio.run(call(app, http_scope()))
+        assert elsewhere.spans == []
+    assert [span.name for span in telemetry.spans] == ["GET /", "background sleep"]

@@ -134,3 +134,9 @@ def test_a_record_that_cannot_be_exported_is_still_logged(ids, telemetry, caplog
     logging.getLogger("shop").warning("hello")
     assert "hello" in caplog.messages
     assert "could not export a log record" in caplog.text
+
+
+def test_a_text_that_cannot_be_encoded_costs_itself_alone(ids, telemetry):
+    logging.getLogger("shop").warning("order by %s", "\ud800")
+    (record,) = exported(telemetry)
+    assert record.body == "order by ?"

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from asgi import call, http_scope
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 
 OLD_METRICS = {"http.server.duration", "http.server.request.size", "http.server.response.size"}
 
@@ -13,7 +13,8 @@ def served(telemetry, *, hosts=(b"shop.example:8000",)):
     app = FastAPI()
 
     @app.post("/items/{item_id}")
-    async def change(item_id: int):
+    async def change(item_id: int, request: Request):
+        await request.body()
         await asyncio.sleep(0.01)
         return {}
 

@@ -45,7 +45,15 @@ def hop(headers, trusted=TRUSTED, **changes):
             [("forwarded", 'for="[2001:db9::1]:80";proto=https;host=a.example, for=10.1.1.1')],
             Hop("2001:db9::1", "https", "a.example"),
         ),
-        ([("forwarded", "for=203.0.113.9"), ("x-forwarded-for", "1.1.1.1")], Hop("203.0.113.9", "http")),
+        (
+            [("forwarded", "for=6.6.6.6;host=evil"), ("x-forwarded-for", "203.0.113.9")],
+            Hop("192.0.2.7", "http"),
+        ),
+        ([("forwarded", "for=203.0.113.9"), ("x-forwarded-for", "203.0.113.9")], Hop("203.0.113.9", "http")),
+        ([("forwarded", 'for=203.0.113.9;host="a,b";proto=https')], Hop("203.0.113.9", "https", "a,b")),
+        ([("forwarded", 'for=203.0.113.9;ext="x\\", for=6.6.6.6;b=\\""')], Hop("203.0.113.9", "http")),
+        ([("forwarded", "for=203.0.113.9;for=6.6.6.6")], Hop("192.0.2.7", "http")),
+        ([("x-forwarded-for", "::ffff:203.0.113.9")], Hop("203.0.113.9", "http")),
         ([("forwarded", "for=_hidden;proto=https")], Hop("192.0.2.7", "https")),
     ],
 )

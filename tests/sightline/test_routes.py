@@ -170,3 +170,12 @@ def test_an_application_called_by_another_one_is_captured_on_its_own(telemetry):
     telemetry.instrument(inner)
     spans = spans_of(telemetry, outer, "/outer")
     assert [span.name for span in spans] == ["GET /leaf/{leaf_id}", "GET /outer"]
+
+
+def test_an_application_that_another_one_mounts_has_the_mount_in_its_route(telemetry):
+    inner = FastAPI()
+    inner.add_api_route("/items/{leaf_id}", read_leaf)
+    telemetry.instrument(inner)
+    outer = Starlette(routes=[Mount("/api", app=inner)])
+    (span,) = spans_of(telemetry, outer, "/api/items/1")
+    assert span.attributes["http.route"] == "/api/items/{leaf_id}"

@@ -31,8 +31,14 @@ def test_values_are_read_as_they_are_written():
             "x-correlation-id,x-request-id",
         ),
         ("SIGHTLINE_ACCESS_LOG", "maybe", "must be on or off", "off"),
-        ("SIGHTLINE_SHUTDOWN_TIMEOUT", "5", "must be a duration above 0", "5s"),
-        ("SIGHTLINE_SHUTDOWN_TIMEOUT", "0s", "must be a duration above 0", "5s"),
+        (
+            "SIGHTLINE_CORRELATION_HEADERS",
+            "x-id,Content-Length",
+            "must not name a header that frames the message or carries a credential",
+            "x-correlation-id,x-request-id",
+        ),
+        ("SIGHTLINE_SHUTDOWN_TIMEOUT", "5", "must be a duration from 1ms to 24h", "5s"),
+        ("SIGHTLINE_SHUTDOWN_TIMEOUT", "0s", "must be a duration from 1ms to 24h", "5s"),
         ("SIGHTLINE_TRUSTED_PROXIES", "10.0.0.1/8", "must be networks in CIDR form", "of none"),
         ("SIGHTLINE_CORRELATION_PROPAGATE", "http://orders", "must be host names", "of none"),
     ],
@@ -46,6 +52,13 @@ def test_a_wrong_value_is_one_line_with_setting_rule_value_origin_and_cure(
     assert f"got {value!r} (from the environment)" in message
     assert f"using the default {default}" in message
     assert "\n" not in message
+
+
+def test_a_name_that_is_not_a_setting_is_one_line_with_the_nearest_one(caplog):
+    load_settings({"SIGHTLINE_CORELATION_HEADERS": "x-id"})
+    (line,) = caplog.messages
+    assert line.startswith("SIGHTLINE_CORELATION_HEADERS is not a setting of this version")
+    assert line.endswith("did you mean SIGHTLINE_CORRELATION_HEADERS?")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """WebSocket connections: one span from handshake to close, and their metrics."""
 
 import asyncio
+import contextlib
 
 import pytest
 from asgi import http_scope
@@ -198,3 +199,31 @@ def test_the_duration_is_the_spans(app, telemetry):
     (span,) = telemetry.spans
     (point,) = telemetry.points("sightline.websocket.duration")
     assert point.sum == (span.end_time - span.start_time) / 1e9
+
+
+def test_a_client_that_leaves_while_it_is_sent_to_is_a_disconnect_and_no_exception(app, telemetry):
+    async def run():
+        messages = iter([{"type": "websocket.connect"}, {"type": "websocket.receive", "text": "abc"}])
+
+        async def receive():
+            return next(messages)
+
+        async def send(message):
+            if message["type"] == "websocket.send":
+                raise OSError("connection reset")
+
+        with contextlib.suppress(WebSocketDisconnect, OSError):
+            await app(websocket_scope("/rooms/7"), receive, send)
+
+    asyncio.run(run())
+    (span,) = telemetry.spans
+    assert span.attributes["sightline.end_reason"] == "client_disconnect"
+    assert span.events == ()
+    assert [point.value for point in telemetry.points("sightline.websocket.active")] == [0]
+
+
+@pytest.mark.parametrize("code", ["1000", 2**70, 12, None])
+def test_a_close_code_that_cannot_be_on_the_wire_ends_the_connection_all_the_same(app, telemetry, code):
+    connect(app, "/rooms/7", code=code)
+    assert telemetry.spans[0].attributes["sightline.websocket.close_code"] == 1006
+    assert [point.value for point in telemetry.points("sightline.websocket.active")] == [0]

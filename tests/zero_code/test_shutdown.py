@@ -49,16 +49,17 @@ def get(port):
         connection.close()
 
 
-def ended(endpoint, number):
+def ended(endpoint, number, app="app:app", *options):
     """Serves requests, sends the signal at once; returns exit code, seconds that it took, and stderr."""
     port = free_port()
     command = [
         str(BIN / "opentelemetry-instrument"),
         str(BIN / "uvicorn"),
-        "app:app",
+        app,
         "--port",
         str(port),
         "--no-access-log",
+        *options,
     ]
     environ = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "SIGHTLINE_SHUTDOWN_TIMEOUT": "1s"}
     process = subprocess.Popen(
@@ -115,3 +116,16 @@ def test_a_collector_that_does_not_take_it_keeps_the_exit_for_the_timeout_only(c
     assert returned == code
     assert seconds < TIMEOUT_SECONDS + 2
     assert stderr.count("telemetry could not be delivered within SIGHTLINE_SHUTDOWN_TIMEOUT (1 s)") == 1
+
+
+@pytest.mark.parametrize(
+    ("app", "options"),
+    [("app:app", ("--lifespan", "off")), ("app:inside_starlette", ())],
+    ids=["off", "mounted"],
+)
+def test_what_is_buffered_is_delivered_without_a_lifespan_too(app, options):
+    with OtlpReceiver() as receiver:
+        returned, _, _ = ended(receiver.endpoint, signal.SIGTERM, app, *options)
+        assert returned == -signal.SIGTERM
+        assert len([item for item in receiver.store.spans if item.data.name == "GET /ok"]) == REQUESTS
+        assert {item.data.name for item in receiver.store.metrics} >= {"http.server.request.duration"}

@@ -6,7 +6,9 @@ from typing import Any
 
 from fastapi import BackgroundTasks, FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
+from starlette.applications import Starlette
 from starlette.responses import StreamingResponse
+from starlette.routing import Mount
 
 log = logging.getLogger("app")
 log.setLevel(logging.INFO)
@@ -147,3 +149,6 @@ class Wrapped:
 
 
 wrapped = Wrapped()
+
+
+inside_starlette = Starlette(routes=[Mount("/", app=app)])
