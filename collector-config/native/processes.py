@@ -107,12 +107,30 @@ def read_records(folder: Path) -> list[Process]:
 
 def stop(processes: Iterable[Process], grace_seconds: float = 10.0) -> list[Process]:
     """Asks processes to end, kills them after the grace, and returns those that run even then."""
-    running = [process for process in processes if is_running(process)]
+    running = stopping = [process for process in processes if is_running(process)]
     for request, patience in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, 5.0)):
         for process in running:
             _send(process, request)
         running = _wait_for_end(running, patience)
+    _wait_until_reaped([process for process in stopping if process not in running])
     return running
+
+
+def _wait_until_reaped(processes: list[Process], seconds: float = 3.0) -> None:
+    """Waits until ended processes are out of the process table: their parents take note a little later."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and any(map(_is_listed, processes)):
+        time.sleep(0.05)
+
+
+def _is_listed(process: Process) -> bool:
+    try:
+        fields = (PROC / str(process.pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    return (
+        int(fields[1]) != os.getpid()
+    )  # a child of this very process is taken note of by whoever started it
 
 
 def _send(process: Process, request: signal.Signals) -> None:
