@@ -63,12 +63,19 @@ def running_shop(settings: Mapping[str, str], log: IO[str], app: str = "app:app"
         _wait_until_up(server, url, log)
         yield url
     finally:
-        server.terminate()
-        try:
-            server.wait(STOP_TIMEOUT_SECONDS)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+        end(server, STOP_TIMEOUT_SECONDS)
+
+
+def end(process: "subprocess.Popen[bytes]", timeout_seconds: float) -> bool:
+    """Ends a process: asks it to, and kills it after the timeout; returns whether it ended when asked."""
+    process.terminate()
+    try:
+        process.wait(timeout_seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return False
+    return True
 
 
 def _wait_until_up(server: "subprocess.Popen[bytes]", url: str, log: IO[str]) -> None:

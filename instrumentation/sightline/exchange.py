@@ -4,6 +4,7 @@
 """
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
@@ -25,19 +26,22 @@ from opentelemetry.trace import (
 )
 
 from sightline import correlation, exceptions, names
-from sightline.attributes import captured_headers, full_url, request_attributes
+from sightline.attributes import captured_headers, full_url, protocol_version_of, request_attributes
 from sightline.context_headers import HeaderGetter
 from sightline.old_conventions import old_span_attributes
 from sightline.options import OPTIONS_KEY, CaptureOptions
 from sightline.proxies import Hop, client_hop
-from sightline.recorder import Outcome, Recorder, span_name
+from sightline.recorder import Outcome, OutcomeKey, Recorder, span_name
 from sightline.report import report
+from sightline.routes import route_template
 from sightline.types import Attributes, Message, RawHeader, Receive, Scope, Send
 
 COMPLETED: Final = "completed"
 CLIENT_DISCONNECT: Final = "client_disconnect"
 ERROR: Final = "error"
 CANCELLED: Final = "cancelled"
+
+SERVER_ERROR: Final = 500
 
 
 class _HeaderAppender(Setter[list[Any]]):
@@ -52,7 +56,7 @@ _getter = HeaderGetter()
 _ids = RandomIdGenerator()
 
 
-class Exchange:
+class Exchange(ABC):
     """Follows one request or connection; used by one task at a time, never shared.
 
     Attributes:
@@ -155,21 +159,21 @@ class Exchange:
         if self._options.server_request_hook is not None:
             self._call_hook(self._options.server_request_hook, self.scope)
 
+    @abstractmethod
     def returned(self) -> None:
         """Ends the exchange after the application returned."""
-        raise NotImplementedError
 
+    @abstractmethod
     def raised(self, error: BaseException) -> None:
         """Ends the exchange after the application raised."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def receive(self) -> Message:
         """Passes one message on to the application; is its `receive`."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def __call__(self, message: Message) -> None:
         """Passes one message of the application on to the server; is its `send`."""
-        raise NotImplementedError
 
     def _call_hook(self, hook: Callable[..., Any], *arguments: object) -> None:
         try:
@@ -209,6 +213,21 @@ class Exchange:
             report("exception", "could not record an exception", error=failure)
         error = exceptions.unwrapped(error)
         return self._recorder.error_type(error), exceptions.message_of(error)
+
+    def _outcome(self, status_code: int | None, error_type: str | None) -> Outcome:
+        """Returns the outcome; a status of 500 or more is an error by itself."""
+        if error_type is None and status_code is not None and status_code >= SERVER_ERROR:
+            error_type = str(status_code)
+        return self._recorder.outcome(
+            OutcomeKey(
+                self._method,
+                self._hop.scheme,
+                protocol_version_of(self.scope),
+                route_template(self.scope),
+                status_code,
+                error_type,
+            )
+        )
 
     def _end_span(
         self, outcome: Outcome, reason: str, more: Attributes, *, description: str | None, duration_ns: int

@@ -14,15 +14,13 @@ from typing import Final
 from opentelemetry.semconv.attributes.http_attributes import HTTP_REQUEST_METHOD
 from opentelemetry.semconv.attributes.url_attributes import URL_SCHEME
 
-from sightline.attributes import OTHER_METHOD, protocol_version_of
-from sightline.exchange import CANCELLED, CLIENT_DISCONNECT, COMPLETED, ERROR, Exchange
+from sightline.attributes import OTHER_METHOD
+from sightline.exchange import CANCELLED, CLIENT_DISCONNECT, COMPLETED, ERROR, SERVER_ERROR, Exchange
 from sightline.options import CaptureOptions
-from sightline.recorder import OutcomeKey, Recorder
+from sightline.recorder import Recorder
 from sightline.report import report
-from sightline.routes import route_template
 from sightline.types import Attributes, Message, Receive, Scope, Send
 
-SERVER_ERROR: Final = 500
 INCOMPLETE_RESPONSE: Final = "incomplete_response"
 
 
@@ -169,21 +167,9 @@ class HttpExchange(Exchange):
         self.is_over = True
         stopped_ns = self._clock_stopped_ns or time.perf_counter_ns()
         duration_ns = stopped_ns - self._clock_started_ns
-        status_code = self._status_code
-        if error_type is None and status_code is not None and status_code >= SERVER_ERROR:
-            error_type = str(status_code)
         recorder = self._recorder
-        outcome = recorder.outcome(
-            OutcomeKey(
-                self._method,
-                self._hop.scheme,
-                protocol_version_of(self.scope),
-                route_template(self.scope),
-                status_code,
-                error_type,
-            )
-        )
-        response_bytes = self._response_bytes if status_code is not None else None
+        outcome = self._outcome(self._status_code, error_type)
+        response_bytes = self._response_bytes if self._status_code is not None else None
         recorder.record_request(
             duration_ns / 1e9, self._known_request_bytes(), response_bytes, outcome, self.context
         )

@@ -45,8 +45,6 @@ BACKGROUND_DURATION: Final = "sightline.background.duration"
 ACTIVE_REQUESTS: Final = "http.server.active_requests"
 REQUEST_BODY_SIZE: Final = "http.server.request.body.size"
 RESPONSE_BODY_SIZE: Final = "http.server.response.body.size"
-BODY_SIZE_REQUEST_ATTRIBUTE: Final = "http.request.body.size"
-BODY_SIZE_RESPONSE_ATTRIBUTE: Final = "http.response.body.size"
 
 # ASGI scope keys
 SCOPE_EXCHANGE: Final = "sightline.exchange"

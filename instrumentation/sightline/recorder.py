@@ -89,7 +89,7 @@ class Outcome:
     """Holds the span name and the attributes that all requests with one outcome share."""
 
     span_name: str
-    route: str | None
+    route_attributes: Attributes
     is_error: bool
     span_attributes: Attributes
     metric_attributes: Attributes
@@ -185,10 +185,7 @@ class Recorder:
 
     def record_first_byte(self, seconds: float, outcome: Outcome, reason: str, context: Context) -> None:
         """Records the time to the first byte of a streamed response."""
-        attributes: Attributes = {names.END_REASON: reason}
-        if outcome.route is not None:
-            attributes[HTTP_ROUTE] = outcome.route
-        self.first_byte.record(seconds, attributes, context)
+        self.first_byte.record(seconds, {**outcome.route_attributes, names.END_REASON: reason}, context)
 
     def outcome(self, key: OutcomeKey) -> Outcome:
         """Returns the shared name and attributes of an outcome."""
@@ -209,6 +206,11 @@ def qualified_name(cls: type) -> str:
     return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
+def route_attributes(route: str | None) -> Attributes:
+    """Returns `http.route`, where a route handled the request."""
+    return {} if route is None else {HTTP_ROUTE: route}
+
+
 def span_name(method: str, route: str | None) -> str:
     """Returns `{method} {route}` or `{method}`, with `HTTP` for an unknown method."""
     verb = "HTTP" if method == OTHER_METHOD else method
@@ -216,9 +218,7 @@ def span_name(method: str, route: str | None) -> str:
 
 
 def _outcome(key: OutcomeKey, *, duplicated: bool) -> Outcome:
-    ended: Attributes = {}
-    if key.route is not None:
-        ended[HTTP_ROUTE] = key.route
+    ended = route_attributes(key.route)
     if key.status_code is not None:
         ended[HTTP_RESPONSE_STATUS_CODE] = key.status_code
     if key.error_type is not None:
@@ -228,4 +228,10 @@ def _outcome(key: OutcomeKey, *, duplicated: bool) -> Outcome:
         metric[NETWORK_PROTOCOL_VERSION] = key.protocol_version
     if duplicated:
         ended = {**ended, **renamed(ended)}
-    return Outcome(span_name(key.method, key.route), key.route, key.error_type is not None, ended, metric)
+    return Outcome(
+        span_name(key.method, key.route),
+        route_attributes(key.route),
+        key.error_type is not None,
+        ended,
+        metric,
+    )

@@ -10,22 +10,19 @@ import asyncio
 import time
 from typing import Any, Final
 
-from opentelemetry.semconv.attributes.http_attributes import HTTP_ROUTE
 from opentelemetry.semconv.attributes.network_attributes import NETWORK_PROTOCOL_NAME
 from opentelemetry.trace import Span
 
 from sightline import names
-from sightline.attributes import protocol_version_of
 from sightline.exchange import CANCELLED, CLIENT_DISCONNECT, COMPLETED, ERROR, Exchange
 from sightline.options import CaptureOptions
-from sightline.recorder import OutcomeKey, Recorder
+from sightline.recorder import Recorder, route_attributes
 from sightline.report import report
 from sightline.routes import route_template
 from sightline.types import Attributes, Message, Receive, Scope, Send
 
 SWITCHING_PROTOCOLS: Final = 101
 FORBIDDEN: Final = 403
-SERVER_ERROR: Final = 500
 NORMAL_CODES: Final = frozenset({1000, 1001, 1005, 1012})
 """Normal closure, going away, a close without a code, and a restart of the service.
 
@@ -50,7 +47,6 @@ class WebSocketExchange(Exchange):
     __slots__ = (
         "_accepted",
         "_bytes",
-        "_close_code",
         "_disconnected",
         "_flushed_ns",
         "_message_span",
@@ -67,7 +63,6 @@ class WebSocketExchange(Exchange):
         self.span.set_attribute(NETWORK_PROTOCOL_NAME, "websocket")
         self._accepted = self._disconnected = False
         self._status_code: int | None = None
-        self._close_code: int | None = None
         self._route_attributes: Attributes = {}
         self._messages = {RECEIVE: 0, TRANSMIT: 0}
         self._bytes = {RECEIVE: 0, TRANSMIT: 0}
@@ -141,8 +136,7 @@ class WebSocketExchange(Exchange):
         self._accepted = True
         self._status_code = SWITCHING_PROTOCOLS
         self._capture_response_headers(message["headers"])
-        route = route_template(self.scope)
-        self._route_attributes = {} if route is None else {HTTP_ROUTE: route}
+        self._route_attributes = route_attributes(route_template(self.scope))
         self._recorder.websocket_active.add(1, self._route_attributes, self.context)
 
     def _sent(self, message: Message) -> None:
@@ -191,26 +185,16 @@ class WebSocketExchange(Exchange):
         close_class = _close_class(close_code) if self._accepted else "refused"
         if error_type is None and close_class == "abnormal":
             error_type = ABNORMAL_CLOSE
-        if error_type is None and (self._status_code or 0) >= SERVER_ERROR:
-            error_type = str(self._status_code)
         self._end_message_span()
         self._flush()
-        outcome = self._recorder.outcome(
-            OutcomeKey(
-                self._method,
-                self._hop.scheme,
-                protocol_version_of(self.scope),
-                route_template(self.scope),
-                self._status_code,
-                error_type,
-            )
-        )
-        route = {} if outcome.route is None else {HTTP_ROUTE: outcome.route}
+        outcome = self._outcome(self._status_code, error_type)
         if self._accepted:
             self._recorder.websocket_active.add(-1, self._route_attributes, self.context)
-            close_class = "abnormal" if error_type is not None else close_class
+            close_class = "abnormal" if outcome.is_error else close_class
         self._recorder.websocket_duration.record(
-            duration_ns / 1e9, {**route, names.WEBSOCKET_CLOSE_CLASS: close_class}, self.context
+            duration_ns / 1e9,
+            {**outcome.route_attributes, names.WEBSOCKET_CLOSE_CLASS: close_class},
+            self.context,
         )
         more: Attributes = {} if close_code is None else {names.WEBSOCKET_CLOSE_CODE: close_code}
         self._end_span(outcome, reason, more, description=description, duration_ns=duration_ns)

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from shop_process import end, free_port
+
 CURE: Final = "install them with: apt-get install -y --no-install-recommends postgresql redis-server"
 START_TIMEOUT_SECONDS: Final = 60.0
 STOP_TIMEOUT_SECONDS: Final = 10.0
@@ -62,14 +64,6 @@ def redis() -> Iterator[int]:
             yield port
 
 
-def free_port() -> int:
-    """Returns a loopback port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def _user() -> str | None:
     if os.geteuid() != 0:
         return None
@@ -104,12 +98,7 @@ def _running(command: Sequence[str | Path], folder: Path, port: int, user: str |
         _wait_until_up(process, port, log)
         yield
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process, STOP_TIMEOUT_SECONDS)
 
 
 def _wait_until_up(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:

@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from otlp_receiver import Item, OtlpReceiver, Store, attributes
-from tests.libraries.databases import free_port
+from shop_process import end, free_port
 
 APPS: Final = Path(__file__).parent / "apps"
 HEADER: Final = "x-correlation-id"
@@ -164,12 +164,7 @@ def serving(programs: Path, folder: Path, variables: Mapping[str, str]) -> Itera
             _wait_until_up(process, service)
             yield service
         finally:
-            process.terminate()
-            try:
-                process.wait(STOP_TIMEOUT_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process, STOP_TIMEOUT_SECONDS)
 
 
 def _environment(programs: Path, endpoint: str, variables: Mapping[str, str]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import httpx
 from otlp_receiver import Item, OtlpReceiver, Store, attributes
+from shop_process import end
 from tests.matrix.environments import ENVIRONMENTS, Environment
 
 DURATION: Final = "http.server.request.duration"
@@ -266,13 +267,8 @@ def _server(case: Case, programs: Path, environ: dict[str, str], log: Path) -> I
     try:
         yield _url(process, log)
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise
+        if not end(process, STOP_TIMEOUT_SECONDS):
+            raise AssertionError("the server did not end when asked")
 
 
 def _url(process: subprocess.Popen[bytes], log: Path) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import httpx
 from otlp_receiver import Item, OtlpReceiver, Store, attributes
+from shop_process import free_port
 from tests.servers.modes import ACCESS_LOGGERS, Mode
 from websockets.sync.client import connect
 
@@ -227,7 +228,7 @@ def serving(mode: Mode, programs: Path, folder: Path, variables: Mapping[str, st
         variables: Environment variables on top.
     """
     shutil.copy(APP, folder)
-    port = _free_port()
+    port = free_port()
     command = [argument.format(port=port) for argument in mode.command]
     with (folder / "output").open("wb") as output:
         process = subprocess.Popen(
@@ -272,13 +273,6 @@ def _environ(programs: Path) -> dict[str, str]:
         "OTEL_METRIC_EXPORT_INTERVAL": str(METRIC_INTERVAL_MS),
         "SIGHTLINE_ACCESS_LOG": "on",
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _wait_until_up(process: subprocess.Popen[bytes], port: int, folder: Path) -> None:

@@ -431,7 +431,7 @@ def test_a_failure_of_our_own_leaves_the_request_untouched(telemetry, monkeypatc
 def test_a_failure_at_the_end_leaves_the_response_untouched(telemetry, monkeypatch, caplog):
     app = make_app()
     telemetry.instrument(app)
-    monkeypatch.setattr("sightline.http_exchange.route_template", lambda scope: 1 // 0)
+    monkeypatch.setattr("sightline.exchange.route_template", lambda scope: 1 // 0)
     assert serve(app, "/items/7").body == b'{"item_id":7}'
     assert "could not finish the telemetry" in caplog.text
 

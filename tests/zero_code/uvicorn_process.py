@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from otlp_receiver import Item, OtlpReceiver, Store, attributes
+from shop_process import end, free_port
 
 APPS: Final = Path(__file__).parent / "apps"
 BIN: Final = Path(sys.executable).parent
@@ -123,7 +124,7 @@ def serving(
         instrumented: Whether `opentelemetry-instrument` runs the server.
     """
     with tempfile.TemporaryDirectory(prefix="sightline-zero-code-") as name:
-        folder, port = Path(name), _free_port()
+        folder, port = Path(name), free_port()
         command: list[str | Path] = [
             BIN / "uvicorn",
             app,
@@ -152,12 +153,7 @@ def serving(
             _wait_until_up(server)
             yield server
         finally:
-            process.terminate()
-            try:
-                process.wait(STOP_TIMEOUT_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process, STOP_TIMEOUT_SECONDS)
 
 
 def _clean_environment() -> dict[str, str]:
@@ -172,13 +168,6 @@ def _clean_environment() -> dict[str, str]:
         "NO_PROXY": "127.0.0.1",
         "PYTHONUNBUFFERED": "1",
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _wait_until_up(server: Server) -> None:
