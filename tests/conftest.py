@@ -2,7 +2,8 @@
 
 import pytest
 
-from sightline import options, report
+from sightline import options
+from sightline_processors import report
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ Source: semantic conventions v1.44.0, http-spans and http-metrics.
 
 import os
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry.semconv.attributes.client_attributes import CLIENT_ADDRESS
@@ -30,9 +30,6 @@ from sightline_processors import redact_query
 
 MAX_VALUE_CHARACTERS: Final = 2048
 """Bound of each client-controlled attribute value; longer ones are cut."""
-
-MASKED: Final = "[REDACTED]"
-"""Value of a captured header that carries a credential. Source: the stock instrumentors."""
 
 OTHER_METHOD: Final = "_OTHER"
 KNOWN_METHODS: Final = frozenset(
@@ -93,24 +90,57 @@ def split_authority(authority: str) -> tuple[str, int | None] | None:
     return match["host"].strip("[]"), port
 
 
-def server_address(
-    scope: Scope, headers: Sequence[RawHeader], forwarded_host: str | None
-) -> tuple[str, int | None] | None:
-    """Returns the address and port that the client asked for, else the ones the server bound.
-
-    A missing, duplicate or malformed `Host` falls back to the server's own address.
+def asked_authority(headers: Sequence[RawHeader], forwarded_host: str | None) -> str | None:
+    """Returns the authority that the client asked for; None where it is missing or sent more than once.
 
     Args:
-        scope: ASGI scope.
         headers: `(name, value)` byte pairs, names lower-case.
-        forwarded_host: The authority that a trusted proxy reports; goes before the Host header.
+        forwarded_host: What a trusted proxy reports; goes before the Host header.
     """
-    hosts = [forwarded_host] if forwarded_host else header_values(headers, b"host")
-    parsed = split_authority(hosts[0]) if len(hosts) == 1 else None
-    if parsed is not None:
-        return parsed
-    server = scope.get("server")
-    return (str(server[0]), server[1]) if server else None
+    if forwarded_host:
+        return forwarded_host
+    hosts = header_values(headers, b"host")
+    return hosts[0] if len(hosts) == 1 else None
+
+
+def server_attributes(
+    authority: str | None, scheme: str, bound: tuple[object, int | None] | None
+) -> Attributes:
+    """Returns `server.address` and `server.port`: what the client asked for, else what the server bound.
+
+    Args:
+        authority: `host` or `host:port`; one that is not valid does not count.
+        scheme: Gives the default port.
+        bound: The server's own address, as in the ASGI scope.
+    """
+    server = split_authority(authority) if authority is not None else None
+    if server is None:
+        if not bound:
+            return {}
+        server = (str(bound[0]), bound[1])
+    address, port = server
+    attributes: Attributes = {SERVER_ADDRESS: bounded_text(address)}
+    if port is None and not address.startswith("/"):  # a Unix socket has none
+        port = DEFAULT_PORTS.get(scheme)
+    if port is not None:
+        attributes[SERVER_PORT] = port
+    return attributes
+
+
+def peer_attributes(address: object, port: object, client: str | None) -> Attributes:
+    """Returns the socket's peer, and the client that trusted proxies report.
+
+    Args:
+        address: Of the peer, as in the ASGI scope.
+        port: Of the peer; 0 or None for none.
+        client: The client's address, or None where it is not known.
+    """
+    attributes: Attributes = {NETWORK_PEER_ADDRESS: bounded_text(str(address))}
+    if port:
+        attributes[NETWORK_PEER_PORT] = int(port)  # type: ignore[call-overload]
+    if client is not None:
+        attributes[CLIENT_ADDRESS] = bounded_text(client)
+    return attributes
 
 
 def raw_path(scope: Scope) -> str:
@@ -162,50 +192,8 @@ def request_attributes(
         attributes[NETWORK_PROTOCOL_VERSION] = version
     if agents := header_values(headers, b"user-agent"):
         attributes[USER_AGENT_ORIGINAL] = bounded_text(agents[0])
-    _add_server(attributes, server_address(scope, headers, hop.host), hop.scheme)
-    _add_client(attributes, scope, hop)
+    authority = asked_authority(headers, hop.host)
+    attributes.update(server_attributes(authority, hop.scheme, scope.get("server")))
+    if peer := scope.get("client"):
+        attributes.update(peer_attributes(peer[0], peer[1], hop.address))
     return attributes
-
-
-def _add_server(attributes: Attributes, server: tuple[str, int | None] | None, scheme: str) -> None:
-    if server is None:
-        return
-    address, port = server
-    attributes[SERVER_ADDRESS] = bounded_text(address)
-    if port is None and not address.startswith("/"):  # a Unix socket has none
-        port = DEFAULT_PORTS.get(scheme)
-    if port is not None:
-        attributes[SERVER_PORT] = port
-
-
-def _add_client(attributes: Attributes, scope: Scope, hop: "Hop") -> None:
-    """Adds the socket's peer, and the client that trusted proxies report."""
-    peer = scope.get("client")
-    if not peer:
-        return
-    attributes[NETWORK_PEER_ADDRESS] = bounded_text(str(peer[0]))
-    if peer[1]:
-        attributes[NETWORK_PEER_PORT] = int(peer[1])
-    if hop.address is not None:
-        attributes[CLIENT_ADDRESS] = bounded_text(hop.address)
-
-
-def captured_headers(
-    side: str, headers: Iterable[RawHeader], wanted: re.Pattern[str], masked: re.Pattern[str]
-) -> Attributes:
-    """Returns `http.{request,response}.header.<name>` attributes.
-
-    Args:
-        side: `request` or `response`.
-        headers: `(name, value)` byte pairs.
-        wanted: Full-match pattern of the names to capture, lower-case.
-        masked: Full-match pattern of the names whose values become `[REDACTED]`.
-    """
-    captured: dict[str, list[str]] = {}
-    for raw_name, raw_value in headers:
-        name = raw_name.decode("latin-1").lower()
-        if not wanted.fullmatch(name):
-            continue
-        value = MASKED if masked.fullmatch(name) else bounded_text(raw_value.decode("latin-1"))
-        captured.setdefault(f"http.{side}.header.{name}", []).append(value)
-    return dict(captured)

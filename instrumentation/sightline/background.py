@@ -27,7 +27,7 @@ from sightline import names
 from sightline.background_tasks import TaskRecorder, task_recorder
 from sightline.correlation import correlation_id_of
 from sightline.errors import SettingsError
-from sightline.report import logger, report
+from sightline_processors.report import logger, report
 
 MAX_PENDING: Final = 10_000
 """Tasks that may be pending in a process; a further one goes to its dead-letter hook at once."""

@@ -29,17 +29,17 @@ from opentelemetry.trace import (
 )
 
 from sightline import exceptions, names
+from sightline.boundaries import LONG_BOUNDARIES_SECONDS
 from sightline.correlation import correlation_id_of
 from sightline.options import OPTIONS_KEY, CaptureOptions, capture_options
 from sightline.recorder import (
-    LONG_BOUNDARIES_SECONDS,
     MAX_ERROR_TYPES,
     BoundedNames,
     instrumentation_scope,
     qualified_name,
 )
-from sightline.report import report
 from sightline.types import Attributes
+from sightline_processors.report import report
 
 EVENT_NAME: Final = "sightline.background.exception"
 MAX_FUNCTIONS: Final = 200

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sightline.report import logger
+from sightline_processors.report import logger
 
 CONFIG_FILE_VARIABLE: Final = "OTEL_CONFIG_FILE"
 

@@ -8,7 +8,8 @@ from opentelemetry.sdk._configuration import _OTelSDKConfigurator
 
 from sightline.configuration_file import CONFIG_FILE_VARIABLE, load_configuration_file
 from sightline.environment import sanitize_environment, sdk_disabled
-from sightline.report import logger
+from sightline.export_adoption import adopt_exporters
+from sightline_processors.report import logger
 
 
 class SightlineConfigurator(_OTelSDKConfigurator):
@@ -23,6 +24,7 @@ class SightlineConfigurator(_OTelSDKConfigurator):
                 load_configuration_file(path)
                 kwargs = {}  # the file says it all; the SDK warns of anything beside it
             super()._configure(**kwargs)  # type: ignore[no-untyped-call]
+            adopt_exporters()
         except Exception as error:  # noqa: BLE001  fail open: the program starts without an SDK
             logger.warning(
                 "OpenTelemetry could not be configured (%s: %s); the program runs without exporting "

@@ -5,8 +5,6 @@ different values is invalid; across the configured headers the first valid one w
 replaced, counted, and reported at most once a minute without its value.
 """
 
-import os
-import random
 import re
 from collections.abc import Iterable, Sequence
 
@@ -17,10 +15,6 @@ from sightline.types import RawHeader
 
 _VALID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 CONTEXT_KEY = otel_context.create_key("sightline.correlation_id")
-
-# Private: an application's random.seed() must not make correlation IDs repeat.
-_random = random.Random()  # noqa: S311  an ID is not a secret
-os.register_at_fork(after_in_child=_random.seed)
 
 
 def correlation_id() -> str | None:
@@ -38,7 +32,7 @@ def correlation_id_of(context: Context) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def choose(headers: Iterable[RawHeader], names: Sequence[bytes]) -> tuple[str | None, bool]:
+def choose(headers: Iterable[RawHeader], names: Sequence[bytes]) -> tuple[bytes | None, bool]:
     """Chooses the correlation ID among the request headers.
 
     Args:
@@ -61,11 +55,6 @@ def choose(headers: Iterable[RawHeader], names: Sequence[bytes]) -> tuple[str | 
         if candidate is None:
             continue
         if name not in conflicting and _VALID.fullmatch(candidate):
-            return candidate.decode("ascii"), rejected
+            return candidate, rejected
         rejected = True
     return None, rejected
-
-
-def generate() -> str:
-    """Returns a random ID of 32 hex digits, for requests without a trace."""
-    return f"{_random.getrandbits(128):032x}"

@@ -14,7 +14,7 @@ from opentelemetry.instrumentation.dependencies import DependencyConflictError
 from opentelemetry.instrumentation.distro import BaseDistro
 
 from sightline.environment import sanitize_environment, sdk_disabled
-from sightline.report import logger
+from sightline_processors.report import logger
 
 DEFAULTS: Final[Mapping[str, str]] = MappingProxyType(
     {

@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from sightline.report import logger
+from sightline_processors.report import logger
 
 _SHOWN_CHARACTERS = 80
 

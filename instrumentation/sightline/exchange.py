@@ -5,43 +5,40 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from opentelemetry import context as otel_context
-from opentelemetry import propagate
 from opentelemetry.context import Context
-from opentelemetry.instrumentation.propagators import get_global_response_propagator
+from opentelemetry.instrumentation import propagators
+from opentelemetry.propagate import get_global_textmap
 from opentelemetry.propagators.textmap import Setter
-from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import (
     NonRecordingSpan,
     Span,
     SpanContext,
-    SpanKind,
     Status,
     StatusCode,
     TraceFlags,
-    set_span_in_context,
 )
+from opentelemetry.trace.propagation import _SPAN_KEY as SPAN_KEY
 
 from sightline import correlation, exceptions, names
-from sightline.attributes import captured_headers, full_url, protocol_version_of, request_attributes
-from sightline.context_headers import HeaderGetter
-from sightline.old_conventions import old_span_attributes
-from sightline.options import OPTIONS_KEY, CaptureOptions
-from sightline.proxies import Hop, client_hop
-from sightline.recorder import Outcome, OutcomeKey, Recorder, span_name
-from sightline.report import report
-from sightline.routes import route_template
-from sightline.types import Attributes, Message, RawHeader, Receive, Scope, Send
+from sightline.attributes import full_url
+from sightline.correlation import CONTEXT_KEY as CORRELATION_KEY
+from sightline.options import OPTIONS_KEY
+from sightline.recorder import Recorder
+from sightline.request_facts import Ending, RequestFacts, connection_of, facts_of
+from sightline.server_span import ServerSpan
+from sightline.types import Attributes, Message, RawHeader, Receive, Scope, Send, ServerRequestHook
+from sightline_processors.report import report
+from sightline_processors.tracing.ids import random_span_id, random_trace_id
 
 COMPLETED: Final = "completed"
 CLIENT_DISCONNECT: Final = "client_disconnect"
 ERROR: Final = "error"
 CANCELLED: Final = "cancelled"
 
-SERVER_ERROR: Final = 500
+NO_ATTRIBUTES: Final[Attributes] = {}
 
 
 class _HeaderAppender(Setter[list[Any]]):
@@ -52,8 +49,13 @@ class _HeaderAppender(Setter[list[Any]]):
 
 
 _append_header = _HeaderAppender()
-_getter = HeaderGetter()
-_ids = RandomIdGenerator()
+
+
+def _unsampled() -> Span:
+    """Returns the span of an excluded request: an unsampled parent keeps the children out as well."""
+    return NonRecordingSpan(
+        SpanContext(random_trace_id(), random_span_id(), is_remote=False, trace_flags=TraceFlags(0))
+    )
 
 
 class Exchange(ABC):
@@ -67,81 +69,80 @@ class Exchange(ABC):
         is_over: Whether the exchange has ended.
     """
 
-    __slots__ = (
-        "_clock_started_ns",
-        "_early_name",
-        "_hop",
-        "_method",
-        "_options",
-        "_receive",
-        "_recorder",
-        "_response_attributes",
-        "_send",
-        "_started_unix_ns",
-        "context",
-        "correlation_id",
-        "is_over",
-        "scope",
-        "span",
-    )
+    # What few of them change: an assignment less for all others.
+    is_over = False
+    _response_attributes: Attributes = NO_ATTRIBUTES
+    _has_length = False
 
-    def __init__(
-        self,
-        options: CaptureOptions,
-        recorder: Recorder,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        *,
-        method: str,
+    def __init__(  # noqa: PLR0912  see its first line
+        self, recorder: Recorder, current: Context, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        self._options = options
+        # The way of every request: written in one piece, because each call on it is felt in `make bench`.
+        self._started_unix_ns = time.time_ns()
+        self._clock_started_ns = time.perf_counter_ns()
         self._recorder = recorder
         self.scope = scope
         self._receive = receive
         self._send = send
-        self._method = method
-        self._response_attributes: Attributes = {}
-        self.is_over = False
-        headers = scope["headers"] = list(scope["headers"])  # ASGI allows an iterable that is read once
-        self._early_name = span_name(method, None)
-        self._started_unix_ns = time.time_ns()
-        self._clock_started_ns = time.perf_counter_ns()
-        self._hop: Hop = client_hop(scope, headers, options.settings.trusted_proxies)
-        parent = propagate.extract(headers, otel_context.get_current(), getter=_getter)
-        self.span: Span = self._start_span(parent, headers)
-        self.correlation_id = self._correlation_id(headers)
-        self.span.set_attribute(names.CORRELATION_ID, self.correlation_id)
-        self.context: Context = Context(
-            {
-                **set_span_in_context(self.span, parent),
-                correlation.CONTEXT_KEY: self.correlation_id,
-                OPTIONS_KEY: options,
-            }
+        headers = scope["headers"]
+        if type(headers) is not list:
+            headers = scope["headers"] = list(headers)  # ASGI allows an iterable that is read once
+        by_name = dict(headers)
+        options = self._options = recorder.options
+        try:
+            facts = recorder.facts[by_name.get(b"host"), by_name.get(b"user-agent"), connection_of(scope)]
+        except (KeyError, TypeError):
+            facts = facts_of(recorder, scope, headers, by_name)
+        else:
+            if len(by_name) < len(headers):
+                facts = facts_of(recorder, scope, headers, by_name)
+        shared = self._shared = facts.shared
+        if (
+            get_global_textmap() is not recorder.w3c_propagator
+            or b"traceparent" in by_name
+            or b"baggage" in by_name
+        ):
+            current = recorder.extract(headers, by_name, current)
+        span: Span
+        if recorder.is_plain:
+            span = recorder.server_tracer.start(facts, scope, current, None, self._started_unix_ns)
+        else:
+            span = self._start_span(facts, headers, current)
+        self.span = span
+        span_context = self._span_context = (
+            span._context if type(span) is ServerSpan else span.get_span_context()  # noqa: SLF001
         )
+        if by_name.keys().isdisjoint(options.correlation_headers):
+            identity = b"%032x" % (span_context[0] or random_trace_id())
+        else:
+            identity = self._received_id(headers)
+        self._correlation_bytes = identity
+        correlation_id = self.correlation_id = identity.decode("ascii")
+        if type(span) is ServerSpan and span._built is None:  # noqa: SLF001
+            span.correlation_bytes = identity
+        else:
+            span.set_attribute(names.CORRELATION_ID, correlation_id)
+        ours = {SPAN_KEY: span, CORRELATION_KEY: correlation_id, OPTIONS_KEY: options}
+        self.context: Context = Context({**current, **ours} if current else ours)
+        if shared.active is not None:
+            shared.active[0] += 1
+        else:
+            self._opened()
 
-    def _start_span(self, parent: Context, headers: Sequence[RawHeader]) -> Span:
+    def _start_span(self, facts: RequestFacts, headers: Sequence[RawHeader], current: Context) -> Span:
+        """Starts the span where URLs are excluded or headers captured."""
         options = self._options
-        if options.excluded_urls.url_disabled(full_url(self.scope)):
-            # Counted but not traced: an unsampled parent keeps the children out as well.
-            unsampled = SpanContext(
-                _ids.generate_trace_id(), _ids.generate_span_id(), is_remote=False, trace_flags=TraceFlags(0)
-            )
-            return NonRecordingSpan(unsampled)
-        attributes = request_attributes(
-            self.scope, headers, self._method, self._hop, options.redacted_query_parameters
-        )
-        if options.captured_request_headers is not None:
-            attributes.update(
-                captured_headers("request", headers, options.captured_request_headers, options.masked_headers)
-            )
-        if self._recorder.old_metrics is not None:
-            attributes.update(old_span_attributes(self.scope, headers, attributes))
-        return self._recorder.tracer.start_span(
-            self._early_name, parent, SpanKind.SERVER, attributes, start_time=self._started_unix_ns
-        )
+        if options.excludes_urls and options.excluded_urls.url_disabled(full_url(self.scope)):
+            return _unsampled()
+        capture = options.captured_request_headers
+        captured = None if capture is None else capture.attributes(headers)
+        return self._recorder.server_tracer.start(facts, self.scope, current, captured, self._started_unix_ns)
 
-    def _correlation_id(self, headers: Sequence[RawHeader]) -> str:
+    def _opened(self) -> None:  # noqa: B027  few have something to do here
+        """Counts what has begun, where the facts of the connection do not."""
+
+    def _received_id(self, headers: Sequence[RawHeader]) -> bytes:
+        """Returns the ID that the request brings, or a generated one where it is not valid."""
         chosen, rejected = correlation.choose(headers, self._options.correlation_headers)
         if rejected:
             self._recorder.correlation_rejected.add(1)
@@ -149,15 +150,11 @@ class Exchange(ABC):
                 "correlation",
                 "replaced a correlation ID that is not valid; an ID is 1 to 128 of A-Za-z0-9._:/+=@-",
             )
-        if chosen is not None:
-            return chosen
-        span_context = self.span.get_span_context()
-        return f"{span_context.trace_id:032x}" if span_context.is_valid else correlation.generate()
+        return chosen or b"%032x" % (self._span_context[0] or random_trace_id())
 
-    def begin(self) -> None:
+    def begin(self, hook: ServerRequestHook) -> None:
         """Calls the user's hook, once the exchange is complete."""
-        if self._options.server_request_hook is not None:
-            self._call_hook(self._options.server_request_hook, self.scope)
+        self._call_hook(hook, self.scope)
 
     @abstractmethod
     def returned(self) -> None:
@@ -184,20 +181,17 @@ class Exchange(ABC):
     def _with_correlation_header(self, message: Message) -> Message:
         """Returns the message with the correlation header, unless the application set one itself."""
         name = self._options.correlation_headers[0]
-        headers = list(message.get("headers") or ())
-        if all(bytes(key).lower() != name for key, _ in headers):
-            headers.append((name, self.correlation_id.encode("ascii")))
-        propagator = get_global_response_propagator()  # type: ignore[no-untyped-call]
+        headers = message.get("headers") or ()
+        present = dict(headers)
+        if not b"".join(present).islower():
+            # ASGI says lower case; not every application does.
+            present = {bytes(key).lower(): value for key, value in headers}
+        self._has_length = b"content-length" in present
+        headers = [*headers] if name in present else [*headers, (name, self._correlation_bytes)]
+        propagator = propagators._RESPONSE_PROPAGATOR  # noqa: SLF001  behind a function that only returns it
         if propagator is not None:
             propagator.inject(headers, self.context, _append_header)
         return {**message, "headers": headers}
-
-    def _capture_response_headers(self, headers: Iterable[RawHeader]) -> None:
-        options = self._options
-        if options.captured_response_headers is not None:
-            self._response_attributes = captured_headers(
-                "response", headers, options.captured_response_headers, options.masked_headers
-            )
 
     def _record_exception(self, error: BaseException) -> tuple[str, str]:
         """Records an exception; returns its `error.type` and the description of the span's status."""
@@ -214,30 +208,24 @@ class Exchange(ABC):
         error = exceptions.unwrapped(error)
         return self._recorder.error_type(error), exceptions.message_of(error)
 
-    def _outcome(self, status_code: int | None, error_type: str | None) -> Outcome:
-        """Returns the outcome; a status of 500 or more is an error by itself."""
-        if error_type is None and status_code is not None and status_code >= SERVER_ERROR:
-            error_type = str(status_code)
-        return self._recorder.outcome(
-            OutcomeKey(
-                self._method,
-                self._hop.scheme,
-                protocol_version_of(self.scope),
-                route_template(self.scope),
-                status_code,
-                error_type,
-            )
-        )
+    def _ending(self, status_code: int | None, reason: str, error_type: str | None) -> Ending:
+        return self._shared.ending(self.scope, status_code, reason, error_type)
 
     def _end_span(
-        self, outcome: Outcome, reason: str, more: Attributes, *, description: str | None, duration_ns: int
+        self, ending: Ending, more: Attributes, *, description: str | None, duration_ns: int
     ) -> None:
         span = self.span
-        if span.is_recording():
-            span.set_attributes({**outcome.span_attributes, **self._response_attributes, **more})
-            span.set_attribute(names.END_REASON, reason)
-            if getattr(span, "name", self._early_name) == self._early_name:
+        end_time = self._started_unix_ns + duration_ns
+        if self._response_attributes:
+            more = {**self._response_attributes, **more}
+        if type(span) is ServerSpan:
+            span.finish(ending, more, description, end_time)
+            return
+        outcome = ending.outcome
+        if span.is_recording():  # of another SDK
+            span.set_attributes({**outcome.span_attributes, **more, names.END_REASON: ending.reason})
+            if getattr(span, "name", None) in (None, self._shared.early_name):
                 span.update_name(outcome.span_name)
             if outcome.is_error:
                 span.set_status(Status(StatusCode.ERROR, description or None))
-        span.end(self._started_unix_ns + duration_ns)
+        span.end(end_time)

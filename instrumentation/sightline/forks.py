@@ -3,7 +3,8 @@
 The SDK itself restarts its export threads and renews `service.instance.id` in the child. It leaves three
 things as they were: the exporters' connections, on which child and parent would then write at the same time;
 the lock of an export of metrics that was under way, which nobody in the child will ever release; and what
-was counted before, which every child would export once more.
+was counted before, which every child would export once more. The export engine of `sightline_processors`
+takes care of itself: what is done here for exporters is for those that it has not adopted.
 
 The SDK has no public way to any of this: each private name is looked up, and where it is missing nothing is
 done. Tested with opentelemetry-sdk 1.45 (`tests/servers/test_forks.py`).
@@ -19,7 +20,8 @@ from typing import Any, Final
 
 from opentelemetry import _logs, metrics, trace
 
-from sightline.report import report
+from sightline.shutdown import flush_at_the_end_of_forks, renew_shutdown
+from sightline_processors.report import report
 
 PAUSE_SECONDS: Final = 0.5
 """Longest wait before a fork for exports that are under way."""
@@ -46,6 +48,7 @@ def _pause_exports() -> None:
     """Lets exports that are under way end before a fork."""
     until = time.monotonic() + PAUSE_SECONDS
     try:
+        flush_at_the_end_of_forks()
         for owner in (*_batches(), *_storages()):
             lock = getattr(owner, "_export_lock", None)
             if lock is not None and lock.acquire(timeout=max(0.0, until - time.monotonic())):
@@ -61,7 +64,7 @@ def _resume_exports() -> None:
 
 def _repair() -> None:
     _held.clear()
-    for repair in (_forget_metrics, _open_new_connections):
+    for repair in (renew_shutdown, _forget_metrics, _open_new_connections):
         try:
             repair()
         except Exception as error:  # noqa: BLE001  fail open: another SDK, or none

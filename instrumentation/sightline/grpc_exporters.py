@@ -8,7 +8,7 @@ import os
 
 from opentelemetry.sdk.environment_variables import OTEL_EXPORTER_OTLP_ENDPOINT
 
-from sightline.report import logger
+from sightline_processors.report import logger
 
 try:
     from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter

@@ -3,7 +3,7 @@
 The exchange is itself the `send` callable that the application gets. It ends exactly once, in `_end`:
 at the last body byte, or when the application returns or raises without having sent one. An exception
 that a server-error middleware turns into a 500 arrives after that byte; the clock has stopped by then,
-and the exchange waits for it (`_may_still_raise`).
+and the exchange waits for it (`__call__`).
 """
 
 import asyncio
@@ -11,15 +11,12 @@ import sys
 import time
 from typing import Final
 
-from opentelemetry.semconv.attributes.http_attributes import HTTP_REQUEST_METHOD
-from opentelemetry.semconv.attributes.url_attributes import URL_SCHEME
-
-from sightline.attributes import OTHER_METHOD
-from sightline.exchange import CANCELLED, CLIENT_DISCONNECT, COMPLETED, ERROR, SERVER_ERROR, Exchange
-from sightline.options import CaptureOptions
-from sightline.recorder import Recorder
-from sightline.report import report
-from sightline.types import Attributes, Message, Receive, Scope, Send
+from sightline.exchange import CANCELLED, CLIENT_DISCONNECT, COMPLETED, ERROR, NO_ATTRIBUTES, Exchange
+from sightline.request_facts import SERVER_ERROR, Ending
+from sightline.request_metrics import MAX_PENDING, Measurement
+from sightline.server_span import ServerSpan
+from sightline.types import Message
+from sightline_processors.report import report
 
 INCOMPLETE_RESPONSE: Final = "incomplete_response"
 
@@ -27,37 +24,22 @@ INCOMPLETE_RESPONSE: Final = "incomplete_response"
 class HttpExchange(Exchange):
     """Follows one HTTP request."""
 
-    __slots__ = (
-        "_active_attributes",
-        "_clock_stopped_ns",
-        "_disconnected",
-        "_first_byte_ns",
-        "_has_length",
-        "_is_stream",
-        "_request_bytes",
-        "_request_complete",
-        "_response_bytes",
-        "_status_code",
-        "_trailers",
-    )
+    # Defaults of what few requests change: an assignment less for all others.
+    _status_code: int | None = None
+    _request_bytes = _response_bytes = 0
+    _request_complete = _disconnected = _trailers = _is_stream = _sends_file = False
+    _first_byte_ns: int | None = None
+    _clock_stopped_ns: int | None = None
 
-    def __init__(
-        self, options: CaptureOptions, recorder: Recorder, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        method = scope["method"] if scope["method"] in options.methods else OTHER_METHOD
-        super().__init__(options, recorder, scope, receive, send, method=method)
-        self._status_code: int | None = None
-        self._request_bytes = 0
-        self._response_bytes: int | None = 0
-        self._request_complete = self._disconnected = self._trailers = False
-        self._has_length = self._is_stream = False
-        self._first_byte_ns: int | None = None
-        self._clock_stopped_ns: int | None = None
-        self._active_attributes: Attributes = {
-            HTTP_REQUEST_METHOD: self._method,
-            URL_SCHEME: self._hop.scheme,
-        }
-        recorder.active_requests.add(1, self._active_attributes, self.context)
+    def _opened(self) -> None:
+        self._count(1)
+
+    def _count(self, amount: int) -> None:
+        """Counts the request with an instrument: 1 when it starts, -1 when it ends."""
+        shared = self._shared
+        counted = self._recorder.requests.counted
+        if counted is not None:
+            counted.add(amount, shared.method, shared.scheme, self.context)
 
     async def receive(self) -> Message:
         """Passes one message on to the application and counts the body's bytes."""
@@ -72,11 +54,25 @@ class HttpExchange(Exchange):
             self._call_hook(self._options.client_request_hook, self.scope, message)
         return message
 
-    async def __call__(self, message: Message) -> None:
+    async def __call__(self, message: Message) -> None:  # noqa: C901, PLR0912  see its first line
         """Passes one message of the application on to the server; is the application's `send`."""
+        # In one piece, as `Exchange.__init__` is: most requests come here twice.
         last = False
         try:
-            message, last = self._outgoing(message)
+            kind = message["type"]
+            if kind == "http.response.body":
+                self._response_bytes += len(message.get("body", b""))
+                if message.get("more_body", False):
+                    if self._first_byte_ns is None:
+                        self._first_byte()
+                else:
+                    last = not self._trailers
+            elif kind == "http.response.start":
+                message = self._start(message)
+            else:
+                last = self._other(message, kind)
+            if self._options.client_response_hook is not None:
+                self._call_hook(self._options.client_response_hook, self.scope, message)
         except Exception as error:  # noqa: BLE001  fail open: the message goes out as it came
             report("send", "could not read a response message; it is sent untouched", error=error)
         try:
@@ -84,60 +80,39 @@ class HttpExchange(Exchange):
         except OSError:
             self._disconnected = True  # ASGI 2.4: the server says so by raising
             raise
-        if last:
+        if last and self._clock_stopped_ns is None:
             try:
-                self._stop()
+                self._clock_stopped_ns = time.perf_counter_ns()
+                if self._disconnected:  # a middleware completes what the client no longer receives
+                    self._end(CLIENT_DISCONNECT, error_type=CLIENT_DISCONNECT)
+                elif (self._status_code or 0) < SERVER_ERROR or sys.exc_info()[1] is None:
+                    self._end(COMPLETED)  # not where an `except` block that may raise again sends a 5xx
             except Exception as error:  # noqa: BLE001  fail open: the response has been sent
                 report("stop", "could not finish the telemetry of a request", error=error)
 
-    def _outgoing(self, message: Message) -> tuple[Message, bool]:
-        """Returns the message to send and whether it is the last one of the response."""
-        kind = message["type"]
-        last = False
-        if kind == "http.response.body":
-            last = self._body(message)
-        elif kind == "http.response.start":
-            message = self._start(message)
-        elif kind == "http.response.trailers":
-            last = not message.get("more_trailers", False)
-        elif kind in ("http.response.pathsend", "http.response.zerocopysend"):
-            self._response_bytes = None  # the server sends a file of a size that is not told
-            last = not (message.get("more_body", False) or self._trailers)
-        if self._options.client_response_hook is not None:
-            self._call_hook(self._options.client_response_hook, self.scope, message)
-        return message, last
-
     def _start(self, message: Message) -> Message:
         self._status_code = int(message["status"])
-        self._trailers = bool(message.get("trailers", False))
+        if "trailers" in message:
+            self._trailers = bool(message["trailers"])
         message = self._with_correlation_header(message)
-        self._has_length = any(bytes(name).lower() == b"content-length" for name, _ in message["headers"])
-        self._capture_response_headers(message["headers"])
+        capture = self._options.captured_response_headers
+        if capture is not None:
+            self._response_attributes = capture.attributes(message["headers"])
         return message
 
-    def _body(self, message: Message) -> bool:
-        more = message.get("more_body", False)
-        if self._first_byte_ns is None:
-            self._first_byte_ns = time.perf_counter_ns()
-            # A body of a length that is not known beforehand, sent in pieces.
-            self._is_stream = more and not self._has_length
-        if self._response_bytes is not None and self._method != "HEAD":
-            self._response_bytes += len(message.get("body", b""))
-        return not (more or self._trailers)
+    def _first_byte(self) -> None:
+        self._first_byte_ns = time.perf_counter_ns()
+        # A body of a length that is not known beforehand, sent in pieces.
+        self._is_stream = not self._has_length
 
-    def _stop(self) -> None:
-        """Stops the clock at the last byte, and ends the exchange unless its error is still on the way."""
-        if self._clock_stopped_ns is not None:
-            return
-        self._clock_stopped_ns = time.perf_counter_ns()
-        if self._disconnected:  # a middleware completes what the client no longer receives
-            self._end(CLIENT_DISCONNECT, error_type=CLIENT_DISCONNECT)
-        elif not self._may_still_raise():
-            self._end(COMPLETED)
-
-    def _may_still_raise(self) -> bool:
-        """Tells whether this 5xx is sent from within an `except` block, which may raise again."""
-        return (self._status_code or 0) >= SERVER_ERROR and sys.exc_info()[1] is not None
+    def _other(self, message: Message, kind: str) -> bool:
+        """Reads a message of an extension; returns whether it is the last one of the response."""
+        if kind == "http.response.trailers":
+            return not message.get("more_trailers", False)
+        if kind in ("http.response.pathsend", "http.response.zerocopysend"):
+            self._sends_file = True  # of a size that is not told
+            return not (message.get("more_body", False) or self._trailers)
+        return False
 
     def returned(self) -> None:
         """Ends the exchange when the application returned without completing its response."""
@@ -165,24 +140,49 @@ class HttpExchange(Exchange):
     def _end(self, reason: str, *, error_type: str | None = None, description: str | None = None) -> None:
         """Ends span and metrics with the same two clock readings; runs once per exchange."""
         self.is_over = True
-        stopped_ns = self._clock_stopped_ns or time.perf_counter_ns()
-        duration_ns = stopped_ns - self._clock_started_ns
-        recorder = self._recorder
-        outcome = self._outcome(self._status_code, error_type)
-        response_bytes = self._response_bytes if self._status_code is not None else None
-        recorder.record_request(
-            duration_ns / 1e9, self._known_request_bytes(), response_bytes, outcome, self.context
+        shared = self._shared
+        duration_ns = (self._clock_stopped_ns or time.perf_counter_ns()) - self._clock_started_ns
+        ended_unix_ns = self._started_unix_ns + duration_ns
+        ending = shared.ending(self.scope, self._status_code, reason, error_type)
+        measurement = (
+            ending.recording,
+            duration_ns / 1e9,
+            # What a client announces does not count: one request could ruin the sum of the histogram.
+            self._request_bytes if self._request_complete else None,
+            None
+            if self._sends_file or self._status_code is None
+            else self._response_bytes
+            if shared.method != "HEAD"
+            else 0,
+            self._span_context,
+            ended_unix_ns,
         )
+        if ending.recording.is_buffered:
+            requests = self._recorder.requests
+            requests.pending.append(measurement)
+            if len(requests.pending) >= MAX_PENDING:
+                requests.aggregate()
+        else:
+            ending.recording.record(measurement, self.context)
+        if self._is_stream or self._recorder.old_metrics is not None:
+            self._record_more(ending, measurement)
+        if shared.active is not None:
+            shared.active[0] -= 1
+        else:
+            self._count(-1)
+        span = self.span
+        if type(span) is ServerSpan:
+            span.finish(ending, self._response_attributes, description, ended_unix_ns)
+        else:
+            self._end_span(ending, NO_ATTRIBUTES, description=description, duration_ns=duration_ns)
+
+    def _record_more(self, ending: Ending, measurement: Measurement) -> None:
+        """Records what few requests have: the first byte of a stream, and the metrics of old."""
+        recorder = self._recorder
         if self._is_stream and self._first_byte_ns is not None:
-            recorder.record_first_byte(
-                (self._first_byte_ns - self._clock_started_ns) / 1e9, outcome, reason, self.context
-            )
-        recorder.active_requests.add(-1, self._active_attributes, self.context)
-        self._end_span(outcome, reason, {}, description=description, duration_ns=duration_ns)
-
-    def _known_request_bytes(self) -> int | None:
-        """Returns the size of the request's body, or None where the application did not read all of it.
-
-        What a client announces does not count: one request could ruin the sum of the histogram.
-        """
-        return self._request_bytes if self._request_complete else None
+            seconds = (self._first_byte_ns - self._clock_started_ns) / 1e9
+            recorder.record_first_byte(seconds, ending.outcome, ending.reason, self.context)
+        if recorder.old_metrics is not None:
+            _, seconds, request_bytes, response_bytes, _, _ = measurement
+            attributes = ending.outcome.metric_attributes
+            recorder.old_metrics.record(seconds, request_bytes, response_bytes, attributes, self.context)

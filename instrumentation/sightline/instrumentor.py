@@ -17,6 +17,7 @@ from opentelemetry.trace import TracerProvider
 
 from sightline.background_tasks import release_background_tasks, watch_background_tasks
 from sightline.coexistence import (
+    FASTAPI_MARKER,
     STOCK_OPTIONS,
     release_stock_instrumentors,
     silence_fastapi_exporters,
@@ -25,6 +26,7 @@ from sightline.coexistence import (
 )
 from sightline.configuration_file import file_configuration
 from sightline.environment import sdk_disabled
+from sightline.error_metrics import count_exporter_errors, release_exporter_errors
 from sightline.errors import InstrumentationError
 from sightline.executors import carry_context_into_executors, release_executors
 from sightline.forks import keep_forks_apart
@@ -33,10 +35,11 @@ from sightline.middleware import SightlineMiddleware
 from sightline.options import CaptureOptions, capture_options
 from sightline.outgoing_calls import watch_clients
 from sightline.propagation import propagate_correlation, release_propagation
-from sightline.report import report
 from sightline.shutdown import flush_at_the_end, flushing_send, release_shutdown
 from sightline.structured_logs import correlate_structured_logs, release_structured_logs
 from sightline.types import ASGIApp, ClientHook, Receive, Scope, Send, ServerRequestHook
+from sightline_processors.report import report
+from sightline_processors.tracing import make_tracers_fast, restore_tracers
 
 _apps: "WeakSet[Any]" = WeakSet()
 """The applications that hold a decision of ours in their attribute `_sightline`."""
@@ -84,6 +87,8 @@ class SightlineInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base
         release_stock_instrumentors()
         release_background_tasks()
         release_executors()
+        release_exporter_errors()
+        restore_tracers()
         release_shutdown()
         release_propagation()
         release_structured_logs()
@@ -171,6 +176,8 @@ def _install(options: CaptureOptions) -> None:
     propagate_correlation(options.settings)
     watch_clients()
     keep_forks_apart()
+    count_exporter_errors()
+    make_tracers_fast()
     flush_at_the_end(options.settings.shutdown_timeout)
     take_over_stock_instrumentors(
         SightlineInstrumentor.instrument_app, SightlineInstrumentor.uninstrument_app
@@ -185,6 +192,11 @@ def _wrap_fastapi(module: Any) -> None:
     original = cls.__call__
 
     async def __call__(self: Any, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N807
+        owner, decision = getattr(self, "_sightline", UNDECIDED)
+        if type(decision) is SightlineMiddleware and owner == id(self) and scope["type"] != "lifespan":
+            scope.setdefault(FASTAPI_MARKER, None)  # the way of each request, without a call on it
+            await decision(scope, receive, send)
+            return
         if scope["type"] == "lifespan":
             send = flushing_send(send)
         await _app_for(self, original, scope)(scope, receive, send)

@@ -32,8 +32,8 @@ from sightline.attributes import encodable
 from sightline.correlation import correlation_id_of
 from sightline.exceptions import answered_by_server, exception_attributes, is_recorded_in_logs
 from sightline.names import LOG_CORRELATION_ID
-from sightline.report import report, warn_once
 from sightline_processors import redact_query
+from sightline_processors.report import report, warn_once
 
 ABSENT: Final = "-"
 """Value of the record attributes outside a request, as access logs write it."""
@@ -64,9 +64,8 @@ _GRANIAN_ERROR_LOGGER: Final = "_granian.utils"
 _GRANIAN_ERROR: Final = "Application callable raised an exception"
 
 
-def remember_finished(context: Context) -> None:
-    """Lets the access record that the server writes in this task, after the request, carry its IDs."""
-    _finished.set(context)
+remember_finished = _finished.set
+"""Lets the access record that the server writes in this task, after the request, carry its IDs."""
 
 
 def remember_context(error: BaseException, context: Context) -> None:

@@ -1,18 +1,18 @@
 """The ASGI middleware: opens an exchange, runs the application in it, closes it."""
 
-from opentelemetry import context as otel_context
 from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled
 
+from sightline.current_context import attach, detach, get_current
 from sightline.exchange import Exchange
 from sightline.http_exchange import HttpExchange
 from sightline.logs import remember_context, remember_finished
 from sightline.names import SCOPE_EXCHANGE
 from sightline.options import CaptureOptions, capture_options
 from sightline.recorder import Recorder
-from sightline.report import report
 from sightline.routes import watch_dispatch
 from sightline.types import ASGIApp, Receive, Scope, Send
 from sightline.websocket_exchange import WebSocketExchange
+from sightline_processors.report import report
 
 _EXCHANGES: dict[str, type[HttpExchange] | type[WebSocketExchange]] = {
     "http": HttpExchange,
@@ -34,43 +34,50 @@ class SightlineMiddleware:
     def __init__(self, app: ASGIApp, options: CaptureOptions | None = None) -> None:
         watch_dispatch()
         self.app = app
-        self._options = options or capture_options()
-        self._recorder = Recorder(self._options)
+        self._recorder = Recorder(options or capture_options())
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(  # noqa: C901  the way of every request, in one piece: a call less is felt
+        self, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         """Serves one ASGI connection."""
-        exchange = None
-        if scope["type"] in _EXCHANGES and SCOPE_EXCHANGE not in scope:
-            exchange = self._open(scope, receive, send)
+        exchange_class = _EXCHANGES.get(scope["type"])
+        if exchange_class is None or SCOPE_EXCHANGE in scope:
+            await self.app(scope, receive, send)
+            return
+        recorder = self._recorder
+        current = get_current()
+        try:
+            if current and not is_http_instrumentation_enabled():
+                exchange = None
+            else:
+                if not recorder.is_settled:
+                    recorder.settle()
+                exchange = exchange_class(recorder, current, scope, receive, send)
+                if recorder.options.server_request_hook is not None:
+                    exchange.begin(recorder.options.server_request_hook)
+        except Exception as error:  # noqa: BLE001  fail open: the request is served uncaptured
+            report("open", "could not capture a request; it is served without telemetry", error=error)
+            exchange = None
         if exchange is None:
             await self.app(scope, receive, send)
             return
+        context = exchange.context
         scope[SCOPE_EXCHANGE] = exchange
-        token = otel_context.attach(exchange.context)
+        token = attach(context)
         try:
             await self.app(scope, exchange.receive, exchange)
         except BaseException as error:
             if isinstance(error, Exception):
-                remember_context(error, exchange.context)
+                remember_context(error, context)
             _close(exchange, error)
             raise
         else:
-            _close(exchange, None)
+            if not exchange.is_over:
+                _close(exchange, None)
         finally:
-            otel_context.detach(token)
-            remember_finished(exchange.context)
+            detach(token)
+            remember_finished(context)
             scope.pop(SCOPE_EXCHANGE, None)  # breaks the cycle between scope and exchange
-
-    def _open(self, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
-        if not is_http_instrumentation_enabled():
-            return None
-        try:
-            exchange = _EXCHANGES[scope["type"]](self._options, self._recorder, scope, receive, send)
-            exchange.begin()
-        except Exception as error:  # noqa: BLE001  fail open: the request is served uncaptured
-            report("open", "could not capture a request; it is served without telemetry", error=error)
-            return None
-        return exchange
 
 
 def _close(exchange: Exchange, error: BaseException | None) -> None:

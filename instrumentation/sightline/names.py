@@ -28,6 +28,9 @@ LOG_CORRELATION_ID: Final = "correlation_id"
 CORRELATION_REJECTED: Final = "sightline.correlation.rejected"
 """Counter, `{request}`, no attributes: requests whose correlation header was present but not valid."""
 
+TELEMETRY_ERRORS: Final = "sightline.telemetry.errors"
+"""Counter, `{error}`, by kind: failures of telemetry, a user's hooks and processors included."""
+
 STREAM_FIRST_BYTE: Final = "sightline.stream.first_byte"
 """Histogram, `s`: from the request's start to the first body byte, of responses without a length."""
 WEBSOCKET_ACTIVE: Final = "sightline.websocket.active"
@@ -40,6 +43,8 @@ WEBSOCKET_IO: Final = "sightline.websocket.io"
 """Counter, `By`: payload bytes, by direction."""
 BACKGROUND_DURATION: Final = "sightline.background.duration"
 """Histogram, `s`: background tasks, by function."""
+TELEMETRY_DROPPED: Final = "sightline.telemetry.dropped"
+"""Counter, `{item}`, by `signal` and `reason`; made by `sightline_processors.export.self_metrics`."""
 
 # Of the conventions, in development (http-metrics, v1.44.0)
 ACTIVE_REQUESTS: Final = "http.server.active_requests"

@@ -15,8 +15,8 @@ from opentelemetry.metrics import Meter
 from opentelemetry.util.types import AttributeValue
 
 from sightline.attributes import bounded_text, header_values
-from sightline.report import warn_once
 from sightline.types import Attributes, RawHeader, Scope
+from sightline_processors.report import warn_once
 
 OPT_IN_VARIABLE: Final = "OTEL_SEMCONV_STABILITY_OPT_IN"
 
@@ -97,19 +97,17 @@ class OldMetrics:
             "http.server.response.size", unit="By", description="Measures the size of HTTP response messages."
         )
 
-    def record_duration(self, seconds: float, stable: Mapping[str, AttributeValue], context: Context) -> None:
-        """Records a request's duration."""
-        self._duration.record(round(seconds * 1000), old_metric_attributes(stable), context)
-
-    def record_sizes(
+    def record(
         self,
+        seconds: float,
         request_bytes: int | None,
         response_bytes: int | None,
         stable: Mapping[str, AttributeValue],
         context: Context,
     ) -> None:
-        """Records the sizes that are known."""
+        """Records a request's duration, and the sizes that are known."""
         attributes = old_metric_attributes(stable)
+        self._duration.record(round(seconds * 1000), attributes, context)
         if request_bytes is not None:
             self._request_size.record(request_bytes, attributes, context)
         if response_bytes is not None:

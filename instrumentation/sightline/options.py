@@ -22,9 +22,10 @@ from opentelemetry.util.http import (
 from sightline.attributes import KNOWN_METHODS, known_methods
 from sightline.configuration_file import file_configuration
 from sightline.errors import SettingsError
-from sightline.report import warn_once
+from sightline.header_capture import HeaderCapture
 from sightline.settings import Settings, load_settings
 from sightline.types import ClientHook, ServerRequestHook
+from sightline_processors.report import warn_once
 
 OPTIONS_KEY = create_key("sightline.options")
 """Context key of the options with which the current request is captured."""
@@ -50,10 +51,10 @@ class CaptureOptions:
         client_request_hook: Called with span, scope and each message that the application receives.
         client_response_hook: Called with span, scope and each message that the application sends.
         excluded_urls: Matched against the full URL; such requests are counted but not traced.
+        excludes_urls: Whether there is any such pattern.
         methods: Methods that keep their name.
-        captured_request_headers: Full-match patterns on lower-case names.
-        captured_response_headers: Full-match patterns on lower-case names.
-        masked_headers: Names whose captured values become `[REDACTED]`.
+        captured_request_headers: Captures them; None for none.
+        captured_response_headers: The same of responses.
         redacted_query_parameters: Replaces the built-in lists of query keys; None for those.
     """
 
@@ -66,10 +67,10 @@ class CaptureOptions:
     client_request_hook: ClientHook | None = None
     client_response_hook: ClientHook | None = None
     excluded_urls: ExcludeList
+    excludes_urls: bool
     methods: frozenset[str]
-    captured_request_headers: re.Pattern[str] | None
-    captured_response_headers: re.Pattern[str] | None
-    masked_headers: re.Pattern[str]
+    captured_request_headers: HeaderCapture | None
+    captured_response_headers: HeaderCapture | None
     redacted_query_parameters: frozenset[str] | None = None
 
 
@@ -106,6 +107,7 @@ def capture_options(
     masked = _name_patterns(
         http_capture_headers_sanitize_fields, OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS
     )
+    urls = _excluded_urls() if excluded_urls is None else parse_excluded_urls(excluded_urls)
     return CaptureOptions(
         settings=settings,
         correlation_headers=tuple(name.encode("ascii") for name in settings.correlation_headers),
@@ -115,21 +117,25 @@ def capture_options(
         server_request_hook=server_request_hook,
         client_request_hook=client_request_hook,
         client_response_hook=client_response_hook,
-        excluded_urls=_excluded_urls() if excluded_urls is None else parse_excluded_urls(excluded_urls),
+        excluded_urls=urls,
+        excludes_urls=bool(getattr(urls, "_excluded_urls", True)),
         methods=known_methods() if file is None else file.known_methods or KNOWN_METHODS,
         redacted_query_parameters=None if file is None else file.sensitive_query_parameters,
-        captured_request_headers=_any_of(
+        captured_request_headers=_capture(
+            "request",
             _name_patterns(
                 http_capture_headers_server_request, OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST
-            )
+            ),
+            masked,
         ),
-        captured_response_headers=_any_of(
+        captured_response_headers=_capture(
+            "response",
             _name_patterns(
                 http_capture_headers_server_response,
                 OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_RESPONSE,
-            )
+            ),
+            masked,
         ),
-        masked_headers=_compiled("|".join(f"(?:{name})" for name in (*masked, *CREDENTIAL_HEADERS))),
     )
 
 
@@ -205,8 +211,14 @@ def _valid_names(names: Sequence[str] | None) -> list[str]:
     return valid
 
 
-def _any_of(names: Sequence[str]) -> re.Pattern[str] | None:
-    return _compiled("|".join(f"(?:{name})" for name in names)) if names else None
+def _capture(side: str, wanted: Sequence[str], masked: Sequence[str]) -> HeaderCapture | None:
+    if not wanted:
+        return None
+    return HeaderCapture(side, _any_of(wanted), _any_of((*masked, *CREDENTIAL_HEADERS)))
+
+
+def _any_of(names: Sequence[str]) -> re.Pattern[str]:
+    return _compiled("|".join(f"(?:{name})" for name in names))
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -12,7 +12,7 @@ import wrapt
 from opentelemetry import propagate
 
 from sightline.propagation import CorrelationPropagator
-from sightline.report import report
+from sightline_processors.report import report
 
 
 def watch_clients() -> None:

@@ -59,12 +59,20 @@ def client_hop(scope: Scope, headers: Sequence[RawHeader], trusted: Sequence[Net
         headers: `(name, value)` byte pairs, names lower-case.
         trusted: Networks of the proxies whose headers count.
     """
-    peer = str(scope["client"][0]) if scope.get("client") else None
-    scheme = scheme_of(scope)
+    client = scope.get("client")
+    direct = _direct_hop(client[0] if client else None, scope.get("scheme", "http"))
+    peer = direct.address
     if not trusted or peer is None or not _is_trusted(peer, tuple(trusted)):
-        return Hop(peer, scheme)
+        return direct
+    scheme = direct.scheme
     found = _last_untrusted(peer, _forwarded(headers), tuple(trusted))
     return Hop(found.address, _same_kind(found.scheme, scheme), found.host)
+
+
+@lru_cache(maxsize=1024)
+def _direct_hop(peer: object, scheme: str) -> Hop:
+    """Returns the client of a request that came without proxies."""
+    return Hop(None if peer is None else str(peer), scheme_of({"scheme": scheme}))
 
 
 def _last_untrusted(peer: str, hops: Sequence[_Forwarded], trusted: tuple[Network, ...]) -> _Forwarded:

@@ -5,45 +5,39 @@ status and error type are computed once and kept in a bounded cache; those of th
 computed once in `attributes.py`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Final, NamedTuple
+from typing import Any, Final
 
-from opentelemetry._logs import Logger, get_logger
+from opentelemetry import metrics, propagate, trace
+from opentelemetry._logs import Logger, get_logger, get_logger_provider
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.metrics import Meter, get_meter
-from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
-from opentelemetry.semconv.attributes.http_attributes import (
-    HTTP_REQUEST_METHOD,
-    HTTP_RESPONSE_STATUS_CODE,
-    HTTP_ROUTE,
-)
-from opentelemetry.semconv.attributes.network_attributes import NETWORK_PROTOCOL_VERSION
-from opentelemetry.semconv.attributes.url_attributes import URL_SCHEME
-from opentelemetry.semconv.metrics.http_metrics import HTTP_SERVER_REQUEST_DURATION
+from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.propagators.textmap import TextMapPropagator
+from opentelemetry.sdk.trace import Tracer as SdkTracer
 from opentelemetry.semconv.schemas import Schemas
-from opentelemetry.trace import Tracer, get_tracer
+from opentelemetry.trace import NonRecordingSpan, Tracer, get_tracer
+from opentelemetry.trace.propagation import _SPAN_KEY as SPAN_KEY
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from sightline import names
 from sightline.attributes import OTHER_METHOD
-from sightline.old_conventions import OldMetrics, is_duplicated, renamed
+from sightline.boundaries import DURATION_BOUNDARIES_SECONDS, LONG_BOUNDARIES_SECONDS
+from sightline.context_headers import HeaderGetter, remote_parent
+from sightline.old_conventions import OldMetrics, is_duplicated
 from sightline.options import CaptureOptions
-from sightline.types import Attributes
+from sightline.outcome import Outcome, OutcomeKey, outcome_of
+from sightline.request_facts import RequestFacts, SharedFacts
+from sightline.request_metrics import RequestRecording, request_metrics
+from sightline.server_tracer import ForeignTracer, ServerTracer
+from sightline.types import RawHeader
+
+_getter = HeaderGetter()
 
 SCOPE_NAME: Final = "sightline"
 SCHEMA_URL: Final = Schemas.V1_44_0.value
-
-DURATION_BOUNDARIES_SECONDS: Final = (
-    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
-)  # fmt: skip
-"""Advised bucket boundaries. Source: semantic conventions v1.44.0, http.server.request.duration."""
-
-LONG_BOUNDARIES_SECONDS: Final = (
-    0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 10800.0,
-)  # fmt: skip
-"""Boundaries for what lasts longer than a request: connections and background tasks, 10 ms to 3 hours."""
-
-BODY_SIZE_BOUNDARIES_BYTES: Final = (0, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
 
 MAX_OUTCOMES: Final = 10_000
 """Cached outcomes per application; beyond them an outcome is computed each time, nothing is evicted."""
@@ -73,28 +67,6 @@ class BoundedNames:
         return name
 
 
-class OutcomeKey(NamedTuple):
-    """Names everything that a request's static attributes follow from."""
-
-    method: str
-    scheme: str
-    protocol_version: str | None
-    route: str | None
-    status_code: int | None
-    error_type: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """Holds the span name and the attributes that all requests with one outcome share."""
-
-    span_name: str
-    route_attributes: Attributes
-    is_error: bool
-    span_attributes: Attributes
-    metric_attributes: Attributes
-
-
 def instrumentation_scope(options: CaptureOptions) -> tuple[Tracer, Meter, Logger]:
     """Returns tracer, meter and logger of the instrumentation scope `sightline`."""
     package_version = version("sightline")
@@ -106,31 +78,31 @@ def instrumentation_scope(options: CaptureOptions) -> tuple[Tracer, Meter, Logge
 
 
 class Recorder:
-    """Holds tracer, logger and instruments of one application; safe from any thread."""
+    """Holds tracer, logger and instruments of one application; safe from any thread.
+
+    Attributes:
+        options: What the application's capture is configured with.
+        facts: What `request_facts` remembers of connections.
+        shared_facts: What it remembers for all of them.
+        is_plain: Whether no URL is excluded and no request header captured.
+        is_settled: Whether there is an SDK; until there is one, it may still come.
+        server_tracer: Starts the spans of requests.
+        requests: The metrics of requests.
+        w3c_propagator: The global propagator, if it reads nothing but W3C trace context and baggage.
+    """
 
     def __init__(self, options: CaptureOptions) -> None:
-        self.tracer, meter, self.logger = instrumentation_scope(options)
-        self.duration = meter.create_histogram(
-            HTTP_SERVER_REQUEST_DURATION,
-            unit="s",
-            description="Duration of HTTP server requests.",
-            explicit_bucket_boundaries_advisory=DURATION_BOUNDARIES_SECONDS,
-        )
-        self.active_requests = meter.create_up_down_counter(
-            names.ACTIVE_REQUESTS, unit="{request}", description="Number of active HTTP server requests."
-        )
-        self.request_body_size = meter.create_histogram(
-            names.REQUEST_BODY_SIZE,
-            unit="By",
-            description="Size of HTTP server request bodies.",
-            explicit_bucket_boundaries_advisory=BODY_SIZE_BOUNDARIES_BYTES,
-        )
-        self.response_body_size = meter.create_histogram(
-            names.RESPONSE_BODY_SIZE,
-            unit="By",
-            description="Size of HTTP server response bodies.",
-            explicit_bucket_boundaries_advisory=BODY_SIZE_BOUNDARIES_BYTES,
-        )
+        self.options = options
+        self._set_up()
+
+    def _set_up(self) -> None:
+        self._providers = _providers(self.options)
+        self.tracer, meter, self.logger = instrumentation_scope(self.options)
+        sdk_tracer = _sdk_tracer(self.tracer)
+        self.is_settled = sdk_tracer is not None
+        self.server_tracer = ForeignTracer(self.tracer) if sdk_tracer is None else ServerTracer(sdk_tracer)
+        self.is_plain = not self.options.excludes_urls and self.options.captured_request_headers is None
+        self.requests = request_metrics(meter)
         self.correlation_rejected = meter.create_counter(
             names.CORRELATION_REJECTED,
             unit="{request}",
@@ -144,8 +116,37 @@ class Recorder:
         )
         self._create_websocket_instruments(meter)
         self.old_metrics = OldMetrics(meter) if is_duplicated() else None
-        self._outcomes: dict[OutcomeKey, Outcome] = {}
+        self._outcomes: dict[tuple[Any, ...], Outcome] = {}
+        self._recordings: dict[Outcome, RequestRecording] = {}
+        self.facts: dict[tuple[Any, ...], RequestFacts] = {}
+        self.remembered_endings = 0
+        self.shared_facts: dict[tuple[Any, ...], SharedFacts] = {}
         self._error_types = BoundedNames(MAX_ERROR_TYPES)
+        self.w3c_propagator: TextMapPropagator | None = None
+
+    def extract(
+        self, headers: Sequence[RawHeader], by_name: Mapping[bytes, bytes], current: Context
+    ) -> Context:
+        """Returns the context that the caller sends along, on top of the current one."""
+        propagator = propagate.get_global_textmap()
+        if propagator is not self.w3c_propagator and _is_w3c(propagator):
+            self.w3c_propagator = propagator
+        if propagator is self.w3c_propagator and len(by_name) == len(headers):
+            remote = remote_parent(by_name)
+            if remote is not None:
+                return Context({**current, SPAN_KEY: NonRecordingSpan(remote)})
+        return propagator.extract(headers, current, getter=_getter)
+
+    def forget(self) -> None:
+        """Forgets what requests have in common; it is worked out again, and memory stays bounded."""
+        self.facts.clear()
+        self.shared_facts.clear()
+        self.remembered_endings = 0
+
+    def settle(self) -> None:
+        """Follows global providers that are configured after the first request."""
+        if self._providers != _providers(self.options):
+            self._set_up()
 
     def _create_websocket_instruments(self, meter: Meter) -> None:
         self.websocket_active = meter.create_up_down_counter(
@@ -164,37 +165,38 @@ class Recorder:
             names.WEBSOCKET_IO, unit="By", description="Payload bytes of WebSocket messages."
         )
 
-    def record_request(
-        self,
-        seconds: float,
-        request_bytes: int | None,
-        response_bytes: int | None,
-        outcome: Outcome,
-        context: Context,
-    ) -> None:
-        """Records one request; a size that is None is not known and not recorded."""
-        attributes = outcome.metric_attributes
-        self.duration.record(seconds, attributes, context)
-        if request_bytes is not None:
-            self.request_body_size.record(request_bytes, attributes, context)
-        if response_bytes is not None:
-            self.response_body_size.record(response_bytes, attributes, context)
-        if self.old_metrics is not None:
-            self.old_metrics.record_duration(seconds, attributes, context)
-            self.old_metrics.record_sizes(request_bytes, response_bytes, attributes, context)
-
     def record_first_byte(self, seconds: float, outcome: Outcome, reason: str, context: Context) -> None:
         """Records the time to the first byte of a streamed response."""
         self.first_byte.record(seconds, {**outcome.route_attributes, names.END_REASON: reason}, context)
 
-    def outcome(self, key: OutcomeKey) -> Outcome:
-        """Returns the shared name and attributes of an outcome."""
-        cached = self._outcomes.get(key)
-        if cached is None:
-            cached = _outcome(key, duplicated=self.old_metrics is not None)
+    def outcome(
+        self,
+        method: str,
+        scheme: str,
+        protocol_version: str | None,
+        route: str | None,
+        status_code: int | None,
+        error_type: str | None,
+    ) -> Outcome:
+        """Returns what all requests with one outcome share; the arguments are from bounded sets."""
+        key = (method, scheme, protocol_version, route, status_code, error_type)
+        found = self._outcomes.get(key)
+        if found is None:
+            found = outcome_of(OutcomeKey(*key), duplicated=self.old_metrics is not None)
             if len(self._outcomes) < MAX_OUTCOMES:
-                self._outcomes[key] = cached
-        return cached
+                self._outcomes[key] = found
+            else:
+                found.is_passing = True
+        return found
+
+    def recording(self, outcome: Outcome) -> RequestRecording:
+        """Returns what takes the requests of an outcome."""
+        if outcome.is_passing:
+            return self.requests.recording(outcome)
+        found = self._recordings.get(outcome)
+        if found is None:
+            found = self._recordings[outcome] = self.requests.recording(outcome)
+        return found
 
     def error_type(self, error: BaseException) -> str:
         """Returns the fully qualified class of an exception, from a bounded set of names."""
@@ -206,32 +208,25 @@ def qualified_name(cls: type) -> str:
     return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
-def route_attributes(route: str | None) -> Attributes:
-    """Returns `http.route`, where a route handled the request."""
-    return {} if route is None else {HTTP_ROUTE: route}
-
-
-def span_name(method: str, route: str | None) -> str:
-    """Returns `{method} {route}` or `{method}`, with `HTTP` for an unknown method."""
-    verb = "HTTP" if method == OTHER_METHOD else method
-    return verb if route is None else f"{verb} {route}"
-
-
-def _outcome(key: OutcomeKey, *, duplicated: bool) -> Outcome:
-    ended = route_attributes(key.route)
-    if key.status_code is not None:
-        ended[HTTP_RESPONSE_STATUS_CODE] = key.status_code
-    if key.error_type is not None:
-        ended[ERROR_TYPE] = key.error_type
-    metric: Attributes = {HTTP_REQUEST_METHOD: key.method, URL_SCHEME: key.scheme, **ended}
-    if key.protocol_version is not None:
-        metric[NETWORK_PROTOCOL_VERSION] = key.protocol_version
-    if duplicated:
-        ended = {**ended, **renamed(ended)}
-    return Outcome(
-        span_name(key.method, key.route),
-        route_attributes(key.route),
-        key.error_type is not None,
-        ended,
-        metric,
+def _providers(options: CaptureOptions) -> tuple[object, object, object]:
+    """Returns the providers that the options name, or the global ones as they are now."""
+    return (
+        options.tracer_provider or trace.get_tracer_provider(),
+        options.meter_provider or metrics.get_meter_provider(),
+        options.logger_provider or get_logger_provider(),
     )
+
+
+def _sdk_tracer(tracer: Tracer) -> SdkTracer | None:
+    """Returns the SDK's tracer behind a tracer; None for a foreign one, or one with its own `start_span`."""
+    tracer = getattr(tracer, "_tracer", tracer)  # behind the API's proxy
+    is_known = isinstance(tracer, SdkTracer) and type(tracer).start_span is SdkTracer.start_span
+    return tracer if is_known else None  # type: ignore[return-value]
+
+
+_W3C: Final = frozenset({TraceContextTextMapPropagator, W3CBaggagePropagator})
+
+
+def _is_w3c(propagator: TextMapPropagator) -> bool:
+    members = getattr(propagator, "_propagators", None) if type(propagator) is CompositePropagator else None
+    return members is not None and all(type(member) in _W3C for member in members)

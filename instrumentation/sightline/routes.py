@@ -20,27 +20,26 @@ _Handle = Callable[[Any, Scope, Receive, Send], Any]
 def route_template(scope: Scope) -> str | None:
     """Returns the full template, application root and mount templates included, or None.
 
+    Follows from the values of `route`, `fastapi`, `root_path`, SCOPE_ROUTE and SCOPE_MOUNTS alone: what is
+    remembered by them (`request_facts`) need not ask again.
+
     Args:
         scope: The ASGI scope that the innermost route was dispatched with.
     """
-    leaf = _leaf_template(scope)
-    if leaf is None:
-        return None
-    root = str(scope.get("app_root_path", scope.get("root_path", ""))).rstrip("/")
-    return root + "".join(scope.get(SCOPE_MOUNTS, ())) + leaf
-
-
-def _leaf_template(scope: Scope) -> str | None:
-    """Returns the template of the innermost route, with the prefixes of the routers that include it."""
     route = scope.get("route")
     if not _is_leaf(route):
         route = scope.get(SCOPE_ROUTE)
     # FastAPI 0.137 and later keep the included path apart from the original route.
     fastapi_scope = scope.get("fastapi")
     included = fastapi_scope.get("effective_route_context") if isinstance(fastapi_scope, dict) else None
+    leaf = None
     if included is not None and getattr(included, "original_route", None) is route:
-        return _path_of(included) or _path_of(route)
-    return _path_of(route)
+        leaf = _path_of(included)
+    leaf = leaf or _path_of(route)
+    if leaf is None:
+        return None
+    root = str(scope.get("app_root_path", scope.get("root_path", ""))).rstrip("/")
+    return root + "".join(scope.get(SCOPE_MOUNTS, ())) + leaf
 
 
 def _path_of(route: object) -> str | None:
@@ -62,39 +61,52 @@ def watch_dispatch() -> None:
 
 
 def _wrap_routes(module: Any) -> None:
-    for name, note in (
-        ("Mount", _note_mount),
-        ("Route", _note_route),
-        ("WebSocketRoute", _note_route),
-        ("APIRoute", _note_dispatch),
+    for name, wrap in (
+        ("Mount", _noting_mount),
+        ("Route", _noting_route),
+        ("WebSocketRoute", _noting_route),
+        ("APIRoute", _noting_dispatch),
     ):
         cls = getattr(module, name, None)
         if cls is not None and "handle" in vars(cls) and not hasattr(cls.handle, "__wrapped__"):
-            cls.handle = _noting(cls.handle, note)
+            cls.handle = wrap(cls.handle)
 
 
-def _noting(handle: _Handle, note: Callable[[Any, Scope], None]) -> _Handle:
+# Each wrapper returns the coroutine itself, and notes without a call: they are on the way of every request.
+
+
+def _noting_dispatch(handle: _Handle) -> _Handle:
     @wraps(handle)
     def wrapper(self: Any, scope: Scope, receive: Receive, send: Send) -> Any:
-        note(self, scope)
-        return handle(self, scope, receive, send)  # the coroutine itself: no extra frame
+        # A middleware may have copied the scope: the exchange learns which one was dispatched.
+        exchange = scope.get(SCOPE_EXCHANGE)
+        if exchange is not None:
+            exchange.scope = scope
+        return handle(self, scope, receive, send)
 
     return wrapper
 
 
-def _note_dispatch(_route: Any, scope: Scope) -> None:
-    # A middleware may have copied the scope: the exchange learns which one was dispatched.
-    exchange = scope.get(SCOPE_EXCHANGE)
-    if exchange is not None:
-        exchange.scope = scope
+def _noting_route(handle: _Handle) -> _Handle:
+    @wraps(handle)
+    def wrapper(self: Any, scope: Scope, receive: Receive, send: Send) -> Any:
+        exchange = scope.get(SCOPE_EXCHANGE)
+        if exchange is not None:
+            exchange.scope = scope
+            scope[SCOPE_ROUTE] = self
+        return handle(self, scope, receive, send)
+
+    return wrapper
 
 
-def _note_route(route: Any, scope: Scope) -> None:
-    scope[SCOPE_ROUTE] = route
-    _note_dispatch(route, scope)
+def _noting_mount(handle: _Handle) -> _Handle:
+    @wraps(handle)
+    def wrapper(self: Any, scope: Scope, receive: Receive, send: Send) -> Any:
+        # A new tuple: a scope that a middleware copied must not see the mounts of its siblings.
+        scope[SCOPE_MOUNTS] = (*scope.get(SCOPE_MOUNTS, ()), self.path)
+        exchange = scope.get(SCOPE_EXCHANGE)
+        if exchange is not None:
+            exchange.scope = scope
+        return handle(self, scope, receive, send)
 
-
-def _note_mount(mount: Any, scope: Scope) -> None:
-    # A new tuple: a scope that a middleware copied must not see the mounts of its siblings.
-    scope[SCOPE_MOUNTS] = (*scope.get(SCOPE_MOUNTS, ()), mount.path)
-    _note_dispatch(mount, scope)
+    return wrapper

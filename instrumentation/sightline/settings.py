@@ -9,12 +9,13 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from sightline.report import logger
+from sightline_processors.report import logger
 
 PREFIX = "SIGHTLINE_"
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -43,7 +44,11 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SHOWN_CHARACTERS = 80
 _OTHER_VARIABLES = frozenset({"SIGHTLINE_BACKENDS_CACHE", "SIGHTLINE_TEST_CACHE"})
 """Variables of the development tools, which are not settings."""
-_EXAMPLES = {"trusted_proxies": "10.0.0.0/8,::1", "correlation_propagate": "*.internal,orders"}
+_EXAMPLES = {
+    "trusted_proxies": "10.0.0.0/8,::1",
+    "correlation_propagate": "*.internal,orders",
+    "spool_dir": "/var/lib/shop/spool",
+}
 
 
 def _items(value: object) -> object:
@@ -105,6 +110,14 @@ def _bounded_duration(seconds: float) -> float:
     return seconds
 
 
+def _absolute_path(path: str) -> str:
+    path = path.strip()
+    if path and not Path(path).is_absolute():
+        raise ValueError("must be the absolute path of a folder")
+    return path
+
+
+AbsolutePath = Annotated[str, AfterValidator(_absolute_path)]
 Duration = Annotated[float, BeforeValidator(_duration), AfterValidator(_bounded_duration)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_networks)]
 HostPatterns = Annotated[tuple[str, ...], BeforeValidator(_items), AfterValidator(_host_patterns)]
@@ -134,6 +147,9 @@ class Settings(BaseModel):
 
     shutdown_timeout: Duration = 5.0
     """Longest time to deliver what is buffered when the process ends, in seconds; written `5s`."""
+
+    spool_dir: AbsolutePath = ""
+    """Folder that keeps what could not be sent, for the next start; empty for none."""
 
     access_log: Switch = False
     """Export the server's access records (uvicorn, gunicorn, hypercorn, granian) as logs."""

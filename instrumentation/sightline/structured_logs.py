@@ -35,7 +35,7 @@ from sightline.correlation import correlation_id_of
 from sightline.logs import _OTEL_HANDLERS, ABSENT, RecordBridge, _has_stock_handler
 from sightline.names import LOG_CORRELATION_ID
 from sightline.options import CaptureOptions
-from sightline.report import report
+from sightline_processors.report import report
 
 ID_NAMES: Final = (LOG_CORRELATION_ID, "trace_id", "span_id")
 

@@ -10,16 +10,17 @@ import asyncio
 import time
 from typing import Any, Final
 
+from opentelemetry.context import Context
 from opentelemetry.semconv.attributes.network_attributes import NETWORK_PROTOCOL_NAME
 from opentelemetry.trace import Span
 
 from sightline import names
 from sightline.exchange import CANCELLED, CLIENT_DISCONNECT, COMPLETED, ERROR, Exchange
-from sightline.options import CaptureOptions
-from sightline.recorder import Recorder, route_attributes
-from sightline.report import report
+from sightline.outcome import route_attributes
+from sightline.recorder import Recorder
 from sightline.routes import route_template
 from sightline.types import Attributes, Message, Receive, Scope, Send
+from sightline_processors.report import report
 
 SWITCHING_PROTOCOLS: Final = 101
 FORBIDDEN: Final = 403
@@ -44,22 +45,10 @@ DIRECTION: Final = "network.io.direction"
 class WebSocketExchange(Exchange):
     """Follows one WebSocket connection."""
 
-    __slots__ = (
-        "_accepted",
-        "_bytes",
-        "_disconnected",
-        "_flushed_ns",
-        "_message_span",
-        "_message_spans",
-        "_messages",
-        "_route_attributes",
-        "_status_code",
-    )
-
     def __init__(
-        self, options: CaptureOptions, recorder: Recorder, scope: Scope, receive: Receive, send: Send
+        self, recorder: Recorder, current: Context, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        super().__init__(options, recorder, scope, receive, send, method="GET")
+        super().__init__(recorder, current, scope, receive, send)
         self.span.set_attribute(NETWORK_PROTOCOL_NAME, "websocket")
         self._accepted = self._disconnected = False
         self._status_code: int | None = None
@@ -67,7 +56,7 @@ class WebSocketExchange(Exchange):
         self._messages = {RECEIVE: 0, TRANSMIT: 0}
         self._bytes = {RECEIVE: 0, TRANSMIT: 0}
         self._flushed_ns = self._clock_started_ns
-        self._message_spans = MAX_MESSAGE_SPANS if options.settings.websocket_message_spans else 0
+        self._message_spans = MAX_MESSAGE_SPANS if self._options.settings.websocket_message_spans else 0
         self._message_span: Span | None = None
 
     async def receive(self) -> Message:
@@ -127,7 +116,7 @@ class WebSocketExchange(Exchange):
         elif kind == "websocket.http.response.start":
             message = self._with_correlation_header(message)
             self._status_code = message["status"]
-            self._capture_response_headers(message["headers"])
+            self._capture_headers(message)
         if self._options.client_response_hook is not None:
             self._call_hook(self._options.client_response_hook, self.scope, message)
         return message, span
@@ -135,9 +124,14 @@ class WebSocketExchange(Exchange):
     def _accept(self, message: Message) -> None:
         self._accepted = True
         self._status_code = SWITCHING_PROTOCOLS
-        self._capture_response_headers(message["headers"])
+        self._capture_headers(message)
         self._route_attributes = route_attributes(route_template(self.scope))
         self._recorder.websocket_active.add(1, self._route_attributes, self.context)
+
+    def _capture_headers(self, message: Message) -> None:
+        capture = self._options.captured_response_headers
+        if capture is not None:
+            self._response_attributes = capture.attributes(message["headers"])
 
     def _sent(self, message: Message) -> None:
         kind = message["type"]
@@ -187,7 +181,8 @@ class WebSocketExchange(Exchange):
             error_type = ABNORMAL_CLOSE
         self._end_message_span()
         self._flush()
-        outcome = self._outcome(self._status_code, error_type)
+        ending = self._ending(self._status_code, reason, error_type)
+        outcome = ending.outcome
         if self._accepted:
             self._recorder.websocket_active.add(-1, self._route_attributes, self.context)
             close_class = "abnormal" if outcome.is_error else close_class
@@ -197,7 +192,7 @@ class WebSocketExchange(Exchange):
             self.context,
         )
         more: Attributes = {} if close_code is None else {names.WEBSOCKET_CLOSE_CODE: close_code}
-        self._end_span(outcome, reason, more, description=description, duration_ns=duration_ns)
+        self._end_span(ending, more, description=description, duration_ns=duration_ns)
 
     def _count(self, direction: str, size: int) -> None:
         self._messages[direction] += 1

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection
+from functools import lru_cache
 from urllib.parse import unquote_plus
 
 REDACTED = "REDACTED"
@@ -90,11 +91,27 @@ def redact_query(query: str, keys: Collection[str] | None = None) -> str:
         query: Without the leading question mark.
         keys: Replaces the built-in lists, compared case-sensitively; None for those.
     """
-    if "=" not in query:
+    if "=" not in query or (keys is None and ";" not in query and not _may_name_a_secret(query)):
         return query
     return "".join(
         part if part in _SEPARATORS else _redact_pair(part, keys) for part in _PAIR_SEPARATOR.split(query)
     )
+
+
+def _may_name_a_secret(query: str) -> bool:
+    """Tells whether any key is sensitive; applications repeat their keys, and each is judged once."""
+    return any(
+        _is_known_secret(key) if len(key) <= _MAX_REMEMBERED_CHARACTERS else True
+        for key in (pair.partition("=")[0] for pair in query.split("&"))
+    )
+
+
+@lru_cache(maxsize=1024)
+def _is_known_secret(key: str) -> bool:
+    return _is_sensitive(unquote_plus(key, errors="replace"), None)
+
+
+_MAX_REMEMBERED_CHARACTERS = 64
 
 
 def _redact_pair(pair: str, keys: Collection[str] | None) -> str:

@@ -103,6 +103,7 @@ def emitted(telemetry):
 
     telemetry.instrument(
         app,
+        server_request_hook=lambda *_: 1 // 0,
         http_capture_headers_server_request=["x-tenant"],
         http_capture_headers_server_response=["content-type"],
     )

@@ -422,7 +422,7 @@ def test_captured_headers_are_on_the_span_and_credentials_are_always_masked(tele
 def test_a_failure_of_our_own_leaves_the_request_untouched(telemetry, monkeypatch, caplog):
     app = make_app()
     telemetry.instrument(app)
-    monkeypatch.setattr("sightline.exchange.propagate.extract", lambda *a, **k: 1 // 0)
+    monkeypatch.setattr("sightline.exchange.facts_of", lambda *a, **k: 1 // 0)
     answer = serve(app, "/items/7")
     assert (answer.status, answer.body) == (200, b'{"item_id":7}')
     assert "served without telemetry" in caplog.text
@@ -431,7 +431,7 @@ def test_a_failure_of_our_own_leaves_the_request_untouched(telemetry, monkeypatc
 def test_a_failure_at_the_end_leaves_the_response_untouched(telemetry, monkeypatch, caplog):
     app = make_app()
     telemetry.instrument(app)
-    monkeypatch.setattr("sightline.exchange.route_template", lambda scope: 1 // 0)
+    monkeypatch.setattr("sightline.request_facts.route_template", lambda scope: 1 // 0)
     assert serve(app, "/items/7").body == b'{"item_id":7}'
     assert "could not finish the telemetry" in caplog.text
 

@@ -20,7 +20,7 @@ from opentelemetry.trace import set_span_in_context
 from structlog.processors import CallsiteParameter, CallsiteParameterAdder
 
 from sightline import correlation, logs, structured_logs
-from sightline.report import reported
+from sightline_processors.report import reported
 
 logger = loguru.logger
 LOGURU: Any = sys.modules["loguru._logger"]

@@ -65,6 +65,18 @@ def warn_once(message: str, *arguments: object) -> None:
     logger.warning("%s", line)
 
 
+def count(kind: str) -> None:
+    """Counts a problem that something else has logged already."""
+    with _lock:
+        _kinds.setdefault(kind, _Kind()).total += 1
+
+
+def totals() -> dict[str, int]:
+    """Returns how often each kind of problem has occurred in this process."""
+    with _lock:
+        return {kind: entry.total for kind, entry in _kinds.items()}
+
+
 def reported(kind: str) -> int:
     """Returns how often a kind of problem has occurred in this process."""
     with _lock:

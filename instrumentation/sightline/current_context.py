@@ -1,0 +1,33 @@
+"""The current OpenTelemetry context, without the three calls that the API makes for each look.
+
+Of the standard runtime context, the variable itself; of any other one, the API's functions.
+"""
+
+# ruff: noqa: SLF001  the API keeps the variable to itself
+
+from collections.abc import Callable
+from contextvars import Token
+from typing import Any
+
+from opentelemetry import context as otel_context
+from opentelemetry.context import Context
+from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
+
+_runtime: Any = otel_context._RUNTIME_CONTEXT
+_is_standard = type(_runtime) is ContextVarsRuntimeContext
+_variable: Any = _runtime._current_context if _is_standard else None
+
+get_current: Callable[[], Context] = _variable.get if _is_standard else otel_context.get_current
+attach: Callable[[Context], Token[Context]] = _variable.set if _is_standard else otel_context.attach
+"""Makes a context the current one; returns what `detach` takes."""
+
+
+def detach(token: Token[Context]) -> None:
+    """Makes the context before `attach` the current one again; never raises."""
+    try:
+        _reset(token)
+    except ValueError:  # ended in another task than it began in, as a generator may: that one keeps its own
+        return
+
+
+_reset: Callable[[Token[Context]], None] = _variable.reset if _is_standard else otel_context.detach

@@ -1,0 +1,227 @@
+"""What the requests of one connection share: how they are named, whom they come from, how they end.
+
+A connection repeats method, scheme, addresses, Host and User-Agent with each request. What follows from these
+is worked out once, the OTLP bytes included, and remembered by them. The number of what is remembered is
+bounded, and so is its size: a request with long headers gets facts of its own.
+"""
+
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final
+
+from sightline import names
+from sightline.attributes import OTHER_METHOD, protocol_version_of
+from sightline.names import SCOPE_MOUNTS, SCOPE_ROUTE
+from sightline.outcome import Outcome, span_name
+from sightline.proxies import Hop, client_hop
+from sightline.request_metrics import RequestRecording
+from sightline.routes import route_template
+from sightline.span_bytes import attributes_bytes, client_bytes, server_bytes
+from sightline.types import RawHeader, Scope
+
+if TYPE_CHECKING:
+    from sightline.recorder import Recorder
+
+MAX_REMEMBERED: Final = 1024
+"""Facts that are remembered; when there are more, all are forgotten and made anew."""
+MAX_ENDINGS: Final = 10_000
+"""Endings that are remembered for all of them together."""
+MAX_HEADER_BYTES: Final = 300
+"""Host and User-Agent headers up to this size are remembered."""
+
+SERVER_ERROR: Final = 500
+
+LOCAL_FLAGS: Final = b"\x85\x01\x00\x01\x00\x00"
+REMOTE_FLAGS: Final = b"\x85\x01\x00\x03\x00\x00"
+"""`Span.flags`: the parent's remoteness is known, and what it is. Source: trace.proto, SpanFlags."""
+
+
+class Ending:
+    """How a request of a connection ended: its outcome, and the bytes of its span but for its own values.
+
+    Attributes:
+        outcome: What all requests with the outcome share.
+        reason: `sightline.end_reason`.
+        span_bytes: Name, kind and attributes but for those of the client, as OTLP fields.
+        recording: Takes the measurements.
+    """
+
+    __slots__ = ("_alive", "outcome", "reason", "recording", "span_bytes")
+
+    def __init__(
+        self,
+        outcome: Outcome,
+        reason: str,
+        span_bytes: bytes,
+        recording: RequestRecording,
+        alive: tuple[Any, ...],
+    ) -> None:
+        self.outcome = outcome
+        self.reason = reason
+        self.span_bytes = span_bytes
+        self.recording = recording
+        self._alive = alive  # so that no other route gets the identity that this is remembered by
+
+
+class SharedFacts:
+    """Holds what follows from method, scheme, protocol version and server; never changed but for `endings`.
+
+    Attributes:
+        recorder: Of the application.
+        method: From the known set, or `_OTHER`.
+        scheme: What the client used: `http`, `https`, `ws`, `wss` or `_OTHER`.
+        early_name: The span's name before a route is known.
+        is_usual: Whether the bytes say all of the attributes.
+        active: The count of active requests, in a list of one; None where an instrument counts them.
+        endings: By route, status, reason and error type.
+    """
+
+    __slots__ = (
+        "_protocol_version",
+        "_server_bytes",
+        "active",
+        "early_name",
+        "endings",
+        "is_usual",
+        "method",
+        "recorder",
+        "scheme",
+    )
+
+    def __init__(self, recorder: "Recorder", scope: Scope, hop: Hop, host: bytes | None) -> None:
+        method = scope.get("method", "GET")
+        self.recorder = recorder
+        self.method = method if method in recorder.options.methods else OTHER_METHOD
+        self.scheme = hop.scheme
+        self.early_name = span_name(self.method, None)
+        self.is_usual = method == self.method and recorder.old_metrics is None
+        active = recorder.requests.active if scope["type"] == "http" else None
+        self.active = None if active is None else active.count_of(self.method, hop.scheme)
+        self.endings: dict[tuple[Any, ...], Ending] = {}
+        self._protocol_version = protocol_version_of(scope)
+        self._server_bytes = server_bytes(hop.host or host, hop.scheme, scope.get("server"))
+
+    def ending(self, scope: Scope, status_code: int | None, reason: str, error_type: str | None) -> Ending:
+        """Returns how a request ended.
+
+        Args:
+            scope: The ASGI scope that was dispatched last.
+            status_code: Of the response, or None where none was sent.
+            reason: `sightline.end_reason`.
+            error_type: From a bounded set, or None; a status of 500 or more is an error by itself.
+        """
+        # Written out, because it is on the way of every request.
+        included = scope["fastapi"].get("effective_route_context") if "fastapi" in scope else None
+        route = scope.get("route")
+        plain = scope.get(SCOPE_ROUTE)
+        mounts = scope.get(SCOPE_MOUNTS)
+        root = scope.get("root_path")
+        key = (id(route), id(plain), id(included), root, mounts, status_code, reason, error_type)
+        found = self.endings.get(key)
+        if found is None:
+            alive = (route, plain, included)
+            found = self._ending(scope, status_code, reason, error_type, alive)
+            self.recorder.remembered_endings += 1
+            if self.recorder.remembered_endings > MAX_ENDINGS:
+                self.recorder.forget()
+                self.endings.clear()
+            self.endings[key] = found
+        return found
+
+    def _ending(
+        self,
+        scope: Scope,
+        status_code: int | None,
+        reason: str,
+        error_type: str | None,
+        alive: tuple[Any, ...],
+    ) -> Ending:
+        if error_type is None and status_code is not None and status_code >= SERVER_ERROR:
+            error_type = str(status_code)
+        outcome = self.recorder.outcome(
+            self.method,
+            self.scheme,
+            self._protocol_version,
+            route_template(scope),
+            status_code,
+            error_type,
+        )
+        reason_bytes = attributes_bytes({names.END_REASON: reason})
+        span_bytes = outcome.name_bytes + outcome.attribute_bytes + self._server_bytes + reason_bytes
+        return Ending(outcome, reason, span_bytes, self.recorder.recording(outcome), alive)
+
+
+_FROM_SCOPE: Final = ("type", "method", "http_version", "scheme", "client", "server")
+_FROM_HEADERS: Final = frozenset({b"host", b"user-agent"})
+
+
+class RequestFacts:
+    """Holds what follows from a connection and the headers that it repeats.
+
+    Attributes:
+        shared: What other connections have too.
+        hop: The client as seen through the trusted proxies.
+        scope: What the facts follow from, as an ASGI scope.
+        headers: Host and User-Agent as `(name, value)` byte pairs, as often as they were sent.
+        client_bytes: Peer, client and user agent, as OTLP fields.
+    """
+
+    __slots__ = ("client_bytes", "headers", "hop", "scope", "shared")
+
+    def __init__(self, shared: SharedFacts, scope: Scope, headers: Sequence[RawHeader], hop: Hop) -> None:
+        self.shared = shared
+        self.hop = hop
+        self.scope: Scope = {name: scope[name] for name in _FROM_SCOPE if name in scope}
+        self.headers = [(name, value) for name, value in headers if name in _FROM_HEADERS]
+        agents = [value for name, value in self.headers if name == b"user-agent"]
+        self.client_bytes = client_bytes(scope.get("client"), hop.address, agents[0] if agents else None)
+
+
+def facts_of(
+    recorder: "Recorder", scope: Scope, headers: Sequence[RawHeader], by_name: dict[bytes, bytes]
+) -> RequestFacts:
+    """Returns the facts of a request that are not at hand.
+
+    Args:
+        recorder: Of the application; remembers them by Host, User-Agent and connection.
+        scope: The ASGI scope as the server gave it.
+        headers: `(name, value)` byte pairs, names lower-case.
+        by_name: The headers by name.
+    """
+    host, agent = by_name.get(b"host"), by_name.get(b"user-agent")
+    hop = client_hop(scope, headers, recorder.options.settings.trusted_proxies)
+    is_single = len(by_name) == len(headers)
+    if not is_single and sum(name == b"host" for name, _ in headers) > 1:
+        host = None
+    found = RequestFacts(_shared_facts(recorder, scope, hop, host), scope, headers, hop)
+    is_small = len(host or b"") + len(agent or b"") <= MAX_HEADER_BYTES
+    # Behind proxies that are trusted, a client is known by more than its connection.
+    if is_single and is_small and not recorder.options.settings.trusted_proxies:
+        try:
+            _remember(recorder.facts, (host, agent, connection_of(scope)), found)
+        except (KeyError, TypeError):  # a server that gives its addresses as lists, or leaves out what it may
+            return found
+    return found
+
+
+def _shared_facts(recorder: "Recorder", scope: Scope, hop: Hop, host: bytes | None) -> SharedFacts:
+    if host is not None and len(host) > MAX_HEADER_BYTES:
+        host = None  # not valid, and too long to remember
+    bound = scope.get("server")
+    key = (host, hop.host, hop.scheme, scope.get("method"), scope.get("http_version"), scope["type"])
+    key = (*key, *(bound or ()))
+    found = recorder.shared_facts.get(key)
+    if found is None:
+        found = SharedFacts(recorder, scope, hop, host)
+        _remember(recorder.shared_facts, key, found)
+    return found
+
+
+def _remember(facts: dict[tuple[Any, ...], Any], key: tuple[Any, ...], found: object) -> None:
+    if len(facts) >= MAX_REMEMBERED:
+        facts.clear()
+    facts[key] = found
+
+
+connection_of = itemgetter("client", "server", "method", "scheme", "http_version", "type")
+"""Returns what a scope says of its connection; raises KeyError where the server leaves it out."""

@@ -1,0 +1,293 @@
+"""The SERVER span of a request: its facts as the server gave them, its OTLP bytes made once, at the end.
+
+To samplers, processors, hooks, propagators and exporters it is a span of the SDK. Its attributes are made
+when one of them asks; in the set-up that the distribution makes nobody does, and the bytes for the collector
+are joined from those that the requests of a connection share and the few that are the request's own.
+"""
+
+import os
+import threading
+from operator import itemgetter
+from struct import Struct
+from typing import Any, Final
+
+from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.util.types import AnyValue
+
+from sightline import names
+from sightline.attributes import raw_path, request_attributes
+from sightline.old_conventions import old_span_attributes
+from sightline.request_facts import LOCAL_FLAGS, REMOTE_FLAGS, Ending, RequestFacts
+from sightline.span_bytes import TABLE, attributes_bytes, correlation_id, url_path, url_query
+from sightline.types import Attributes, Scope
+from sightline_processors import redact_query
+from sightline_processors.otlp.wire import field, varint
+from sightline_processors.tracing.delivery import EncodedSpanProcessor, on_ended, on_ending, processors_of
+from sightline_processors.tracing.slotted_span import PLAIN_TYPES, UNSET, SlottedSpan
+
+MAX_OWN_ATTRIBUTES: Final = 64
+"""Attributes that others may add before the span counts against the SDK's limit of 128 in the SDK's way."""
+
+_OURS: Final = (
+    "http.",
+    "url.",
+    "network.",
+    "client.",
+    "server.",
+    "user_agent.",
+    "error.",
+    "sightline.",
+    "net.",
+)
+"""Prefixes of the attributes that the span has of itself: to set one of them is to replace it."""
+
+_TIMES: Final = Struct("<cQcQ")
+_ERROR: Final = b"\x18\x02"
+_NO_STATUS: Final = b"\x7a\x00"
+"""An empty status, which the stock encoder writes as well."""
+_USUAL_TAIL: Final = _NO_STATUS + LOCAL_FLAGS
+_PATHS: Final = url_path.prefixes
+_IDS: Final = correlation_id.prefixes
+_KNOWN_LENGTHS: Final = 2048
+_LENGTHS: Final = tuple(varint(size) for size in range(_KNOWN_LENGTHS))
+
+
+class ServerSpan(SlottedSpan):
+    """The span of one request; any thread may use it.
+
+    Attributes that others set are kept apart (`_own`) while they are plain and none of ours; otherwise the
+    whole set is made, with the SDK's checks and limits, and the span is encoded like any other.
+
+    Attributes:
+        correlation_bytes: The correlation ID, 1 to 128 ASCII characters; empty until it is known.
+    """
+
+    __slots__ = (
+        "_direct",
+        "_facts",
+        "_own",
+        "_target",
+        "correlation_bytes",
+    )
+
+    # What few spans change: an assignment less for all others.
+    _kind = SpanKind.SERVER
+    _parent: SpanContext | None = None
+    _built: Any = None
+    _ending: Ending | None = None
+    _end_time: int | None = None
+    # One for all of them: it is held for a few instructions.
+    _lock = threading.RLock()
+
+    _facts: RequestFacts
+    _direct: EncodedSpanProcessor | None
+    _target: tuple[str, bytes | None, bytes]
+    correlation_bytes: bytes
+    _own: Attributes | None
+
+    @property
+    def _attributes(self) -> Any:
+        return self._built if self._built is not None else self._build()
+
+    @_attributes.setter
+    def _attributes(self, attributes: Any) -> None:
+        self._built = attributes
+
+    def _build(self) -> Attributes:
+        """Makes the attributes: those of the start, those that others set, those of the end."""
+        facts = self._facts
+        path, raw, query = self._target
+        scope = {**facts.scope, "path": path, "raw_path": raw, "query_string": query}
+        attributes = start_attributes(facts, scope)
+        if self.correlation_bytes:
+            attributes[names.CORRELATION_ID] = self.correlation_bytes.decode()
+        attributes.update(self._own or {})
+        if self._ending is not None:
+            attributes.update(self._ending.outcome.span_attributes)
+            attributes[names.END_REASON] = self._ending.reason
+        self._built = attributes
+        return attributes
+
+    def _set(self, key: str, value: AnyValue) -> None:
+        own = self._own
+        if own is None:
+            own = self._own = {}
+        if (
+            self._built is None
+            and type(value) in PLAIN_TYPES
+            and type(key) is str
+            and key
+            and not key.startswith(_OURS)
+            and len(own) < MAX_OWN_ATTRIBUTES
+        ):
+            own[key] = value
+            return
+        super()._set(key, value)
+
+    # Few spans get a name, a status, an event or a link from others: such a one is encoded as any other.
+
+    def update_name(self, name: str) -> None:
+        """Sets the name, for good."""
+        self._attributes  # noqa: B018  makes them
+        super().update_name(name)
+
+    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
+        """Sets the status; `Ok` stays."""
+        self._attributes  # noqa: B018
+        super().set_status(status, description)
+
+    def _add_event(self, event: Any) -> None:
+        self._attributes  # noqa: B018
+        super()._add_event(event)
+
+    def _add_link(self, link: Link) -> None:
+        self._attributes  # noqa: B018
+        super()._add_link(link)
+
+    def finish(self, ending: Ending, more: Attributes, description: str | None, end_time: int) -> None:
+        """Ends the span with what its exchange knows; a span that a user has ended stays as it is.
+
+        Args:
+            ending: Gives name, attributes and status.
+            more: Further attributes of the end.
+            description: Of the status, where it is an error.
+            end_time: In Unix nanoseconds.
+        """
+        if self._built is not None or self._end_time is not None:
+            self._finish_as_any(ending, more, description, end_time)
+            return
+        if more:
+            self._own = {**(self._own or {}), **more}
+        self._end_time = end_time
+        self._ending = ending
+        outcome = ending.outcome
+        self._name = outcome.span_name
+        if outcome.is_error:
+            self._status = Status(StatusCode.ERROR, description or None)
+        direct = self._direct
+        if direct is not None:
+            tracer = self._tracer
+            direct.put_encoded(tracer.resource, tracer._instrumentation_scope, self._encode())  # noqa: SLF001
+        else:
+            self._deliver(processors_of(self._tracer.span_processor))
+
+    def _finish_as_any(
+        self, ending: Ending, more: Attributes, description: str | None, end_time: int
+    ) -> None:
+        """Ends the span the way any instrumentation does."""
+        if self._end_time is not None:
+            return
+        self.set_attributes({**more, **ending.outcome.span_attributes, names.END_REASON: ending.reason})
+        if self._name == self._facts.shared.early_name:
+            self.update_name(ending.outcome.span_name)
+        if ending.outcome.is_error:
+            self.set_status(Status(StatusCode.ERROR, description or None))
+        self.end(end_time)
+
+    def _deliver(self, processors: tuple[SpanProcessor, ...]) -> None:
+        """Hands the span to several processors, or to another one than ours."""
+        if self._record_end_metrics is not None:
+            self._record_end_metrics()
+        on_ending(processors, self)
+        for each in processors:
+            if not isinstance(each, EncodedSpanProcessor):
+                on_ended(each, self)
+            elif self.is_sampled:
+                each.put_encoded(self.resource, self._instrumentation_scope, self._encode())
+
+    def _encode(self) -> bytes:
+        """Returns the span as an element of `ScopeSpans.spans`.
+
+        One tuple and one join: the two values that differ between requests stand behind a prefix that depends
+        on their length alone, and what the requests of a connection share is there already.
+        """
+        ending: Ending = self._ending  # type: ignore[assignment]  # there is one at the end
+        trace_id, span_id, _, _, state, _ = self._context
+        text, path, query = self._target
+        identity = self.correlation_bytes
+        if not path or len(path) >= TABLE or not path.isascii() or b"?" in path:
+            before = url_path.encode_text(raw_path({"path": text, "raw_path": path}))
+            path = b""
+        else:
+            before = _PATHS[len(path)]
+        body = b"".join(
+            (
+                b"\x0a\x10",
+                trace_id.to_bytes(16, "big"),
+                b"\x12\x08",
+                span_id.to_bytes(8, "big"),
+                _TIMES.pack(b"\x39", self._start_time, b"\x41", self._end_time),
+                ending.span_bytes,
+                self._facts.client_bytes,
+                before,
+                path,
+                _IDS[len(identity)],
+                identity,
+                self._further_bytes(state, query)
+                if self._own or query or self._parent is not None or ending.outcome.is_error
+                else _USUAL_TAIL,
+            )
+        )
+        size = len(body)
+        return b"\x12" + (_LENGTHS[size] if size < _KNOWN_LENGTHS else varint(size)) + body
+
+    def _further_bytes(self, state: Any, query: bytes) -> bytes:
+        """Returns what not every span has: query, attributes that others set, parent, state, status."""
+        parts = []
+        if query:
+            keys = self._facts.shared.recorder.options.redacted_query_parameters
+            redacted = redact_query(query.decode("latin-1"), keys)
+            parts.append(url_query.encode(redacted.encode("latin-1", "replace")))
+        if self._own:
+            parts.append(attributes_bytes(self._own))
+        parent = self._parent
+        if parent is None:
+            parts.append(LOCAL_FLAGS)
+        else:
+            parts.append(b"\x22\x08" + parent.span_id.to_bytes(8, "big"))
+            parts.append(REMOTE_FLAGS if parent.is_remote else LOCAL_FLAGS)
+        if state:
+            text = ",".join([f"{key}={value}" for key, value in state.items()])
+            parts.append(field(b"\x1a", text.encode()))
+        parts.append(_NO_STATUS if self._status is UNSET else _status(self._status))
+        return b"".join(parts)
+
+
+_target_of = itemgetter("path", "raw_path", "query_string")
+
+
+def target_of(scope: Scope) -> tuple[str, bytes | None, bytes]:
+    """Returns path, path as it was sent, and query of a request."""
+    try:
+        return _target_of(scope)  # type: ignore[no-any-return]
+    except KeyError:  # ASGI does not ask for all of them
+        return scope.get("path", ""), scope.get("raw_path"), scope.get("query_string", b"")
+
+
+def _renew_lock() -> None:
+    ServerSpan._lock = threading.RLock()  # noqa: SLF001  another thread may have held it at the fork
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
+def _status(status: Status) -> bytes:
+    text = field(b"\x12", status.description.encode("utf-8", "replace")) if status.description else b""
+    return field(b"\x7a", text + _ERROR)
+
+
+def start_attributes(facts: RequestFacts, scope: Scope) -> Attributes:
+    """Returns what is known when a request starts.
+
+    Args:
+        facts: What follows from the connection.
+        scope: An ASGI scope with the request's own path and query.
+    """
+    recorder = facts.shared.recorder
+    attributes = request_attributes(
+        scope, facts.headers, facts.shared.method, facts.hop, recorder.options.redacted_query_parameters
+    )
+    if recorder.old_metrics is not None:
+        attributes.update(old_span_attributes(scope, facts.headers, attributes))
+    return attributes

@@ -1,0 +1,202 @@
+"""Starts the SERVER spans of requests: the SDK's tracer at a part of its cost, any other its way."""
+
+# ruff: noqa: SLF001  one module with the span that it makes; and the SDK gives no public way to its parts
+
+from typing import Any, Final
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import SynchronousMultiSpanProcessor
+from opentelemetry.sdk.trace import Tracer as SdkTracer
+from opentelemetry.sdk.trace._tracer_metrics import NoOpTracerMetrics
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.trace import (
+    INVALID_SPAN_CONTEXT,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Tracer,
+)
+from opentelemetry.trace.propagation import _SPAN_KEY as SPAN_KEY
+
+from sightline.request_facts import RequestFacts
+from sightline.server_span import MAX_OWN_ATTRIBUTES, ServerSpan, start_attributes, target_of
+from sightline.types import Attributes, Scope
+from sightline_processors.tracing.delivery import EncodedSpanProcessor, on_start, processors_of
+from sightline_processors.tracing.ids import random_bits, span_id_from
+from sightline_processors.tracing.sampling import asked_decision, is_recorded, is_sampled, known_decision
+from sightline_processors.tracing.tracers import FLAGS, NO_STATE, begin_trace, counted_start, span_context
+
+_RANDOM_SAMPLED: Final = FLAGS[3]
+_RANDOM: Final = FLAGS[2]
+_new = object.__new__
+_new_context = tuple.__new__
+
+
+class ForeignTracer:
+    """Starts spans with a tracer that is not the SDK's."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    def start(
+        self, facts: RequestFacts, scope: Scope, context: Context, captured: Attributes | None, started: int
+    ) -> Span:
+        """Starts the span of a request; the arguments are those of `ServerTracer.start`."""
+        attributes = {**start_attributes(facts, scope), **(captured or {})}
+        return self._tracer.start_span(
+            facts.shared.early_name, context, SpanKind.SERVER, attributes, start_time=started
+        )
+
+
+class ServerTracer:
+    """Starts spans with a tracer of the SDK; any thread.
+
+    Args:
+        tracer: Of the SDK, with the SDK's `start_span`.
+    """
+
+    def __init__(self, tracer: SdkTracer) -> None:
+        self._tracer = tracer
+        limits = tracer._span_limits
+        self._is_unlimited = limits.max_span_attribute_length is None and (
+            limits.max_span_attributes is None or limits.max_span_attributes >= 2 * MAX_OWN_ATTRIBUTES
+        )
+        self._is_plain = (
+            self._is_unlimited
+            and type(tracer.id_generator) is RandomIdGenerator
+            and type(tracer._tracer_metrics) is NoOpTracerMetrics
+            and type(tracer.span_processor) is SynchronousMultiSpanProcessor
+        )
+        # By the parent: none, then unsampled and sampled ones of this process, then of another.
+        self._decisions = [_decision(tracer, parent) for parent in (None, *_PARENTS)]
+        self._seen: Any = None
+        # The processors, while they are ours alone and nothing else stands against the short way.
+        self._known: Any = None
+        self._direct: EncodedSpanProcessor | None = None
+        self._look_at_processors()
+
+    def _look_at_processors(self) -> None:
+        """Finds out whether the only processor takes encoded spans."""
+        processors = processors_of(self._tracer.span_processor)
+        if processors is self._seen:
+            return
+        only = processors[0] if len(processors) == 1 else None
+        self._direct = only if isinstance(only, EncodedSpanProcessor) else None
+        self._known = processors if self._direct is not None and self._is_plain else None
+        self._seen = processors
+
+    def start(
+        self, facts: RequestFacts, scope: Scope, context: Context, captured: Attributes | None, started: int
+    ) -> Span:
+        """Starts the span of a request; a non-recording one when it is not sampled.
+
+        Args:
+            facts: What follows from the connection.
+            scope: The ASGI scope as the server gave it.
+            context: The caller's.
+            captured: Request headers as attributes, or None.
+            started: In Unix nanoseconds.
+        """
+        tracer = self._tracer
+        parent: SpanContext | None = None
+        if context:
+            current = context.get(SPAN_KEY)
+            parent = current.get_span_context() if isinstance(current, Span) else None
+            if parent is not None and not parent[5]:  # not valid
+                parent = None
+        sampled = self._decisions[0 if parent is None else 1 + 2 * parent[2] + (parent[3] & 1)]
+        shared = facts.shared
+        if (
+            sampled is None
+            or not shared.is_usual
+            or tracer.span_processor._span_processors is not self._known
+            or not tracer._tracer_config.is_enabled
+        ):
+            return self._start_any(facts, scope, context, parent, captured, started)
+        # A span that no processor wants to see: the way of most requests, without a call of ours.
+        if parent is None:
+            trace_id, flags, state = random_bits(128) or 1, _RANDOM_SAMPLED if sampled else _RANDOM, NO_STATE
+        else:
+            trace_id, flags, state = parent[0], FLAGS[parent[3] & 2 | sampled], parent[4]
+        own = _new_context(SpanContext, (trace_id, random_bits(64) or 1, False, flags, state, True))
+        if not sampled:
+            return NonRecordingSpan(own)
+        span = _new(ServerSpan)
+        if parent is not None:
+            span._parent = parent
+        span._tracer = tracer
+        span._facts = facts
+        span._name = shared.early_name
+        span._context = own
+        span._start_time = started
+        span._own = captured
+        span._direct = self._direct
+        span._target = target_of(scope)
+        return span
+
+    def _start_any(
+        self,
+        facts: RequestFacts,
+        scope: Scope,
+        context: Context,
+        parent: SpanContext | None,
+        captured: Attributes | None,
+        started: int,
+    ) -> Span:
+        """Starts a span with whatever parent, sampler, ID generator, limits and processors there are."""
+        tracer = self._tracer
+        self._look_at_processors()
+        if not tracer._is_enabled():
+            return NonRecordingSpan(parent or INVALID_SPAN_CONTEXT)
+        trace_id, flags, state = begin_trace(tracer, parent)
+        sampled = known_decision(tracer.sampler, parent, trace_id)
+        records = sampled
+        attributes: Any = None
+        if sampled is None or not facts.shared.is_usual or not self._is_unlimited:
+            attributes = {**start_attributes(facts, scope), **(captured or {})}
+        if sampled is None:
+            asked = asked_decision(
+                tracer.sampler, context, trace_id, facts.shared.early_name, SpanKind.SERVER, attributes, ()
+            )
+            sampled, records = is_sampled(asked.decision), is_recorded(asked.decision)
+            attributes, state = dict(asked.attributes or {}), asked.trace_state or NO_STATE
+        own = span_context(
+            trace_id, span_id_from(tracer.id_generator), flags | 1 if sampled else flags, state
+        )
+        ended = counted_start(tracer, parent, sampled=sampled, records=bool(records))
+        if not records:
+            return NonRecordingSpan(own)
+        span = _new(ServerSpan)
+        span._tracer = tracer
+        span._facts = facts
+        span._name = facts.shared.early_name
+        span._context = own
+        span._parent = parent
+        span._start_time = started
+        span._built = attributes
+        span._own = captured
+        span._direct = self._direct if sampled and ended is None else None
+        span.correlation_bytes = b""
+        span._target = target_of(scope)
+        if ended is not None:
+            span._record_end_metrics = ended
+        if not self._is_unlimited:
+            span._bounded()
+        if span._direct is None:
+            on_start(tracer.span_processor, span, context)
+        return span
+
+
+_ALL_BITS: Final = (1 << 128) - 1
+_PARENTS: Final = tuple(
+    span_context(1, 1, flags, NO_STATE, is_remote=is_remote)
+    for is_remote in (False, True)
+    for flags in (0, 1)
+)
+
+
+def _decision(tracer: SdkTracer, parent: SpanContext | None) -> bool | None:
+    """Returns what the sampler always decides below such a parent; None where it depends on the trace."""
+    decisions = {known_decision(tracer.sampler, parent, trace_id) for trace_id in (0, _ALL_BITS)}
+    return decisions.pop() if len(decisions) == 1 else None

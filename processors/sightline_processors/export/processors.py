@@ -1,0 +1,149 @@
+"""What the SDK hands spans and log records to: they are encoded at once and queued, and that is all."""
+
+from typing import Any
+
+from opentelemetry.context import Context
+from opentelemetry.sdk._logs import LogRecordProcessor, ReadWriteLogRecord
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, Span
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+from sightline_processors.export.courier import Courier
+from sightline_processors.export.engine import Engine, process_engine
+from sightline_processors.export.faults import report_defect
+from sightline_processors.export.limits import Limits
+from sightline_processors.export.reasons import ENCODING, Signal
+from sightline_processors.export.verdicts import Transport
+from sightline_processors.otlp.logs import encode_log_record
+from sightline_processors.otlp.spans import encode_span
+from sightline_processors.tracing.delivery import EncodedSpanProcessor
+
+_FLUSH_MILLIS = 30_000
+_EMPTY = Resource({})
+
+
+class OtlpSpanProcessor(EncodedSpanProcessor):
+    """Exports sampled spans over OTLP; for any `TracerProvider`, and in place of `BatchSpanProcessor`.
+
+    Any method may be called from any thread, and nothing raises.
+
+    Args:
+        transport: Where the spans go; what `OTEL_EXPORTER_OTLP_*` say when omitted.
+        limits: Bounds of the queue; what `OTEL_BSP_*` say when omitted.
+        engine: Delivers the spans; the one of the process when omitted.
+    """
+
+    def __init__(
+        self,
+        transport: Transport | None = None,
+        limits: Limits | None = None,
+        engine: Engine | None = None,
+    ) -> None:
+        self._engine = engine or process_engine()
+        self.courier = _courier("traces", transport, limits, self._engine)
+        self._lane = self.courier.lane
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Does nothing."""
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Encodes a span that is sampled, and queues it."""
+        try:
+            context = span.context
+            if context is None or not context.trace_flags.sampled:
+                return
+            item = encode_span(span)
+        except Exception as error:  # noqa: BLE001  an object that only looks like a span
+            self._lane.count_drop(ENCODING)
+            report_defect(error)
+            return
+        self.put_encoded(span.resource, span.instrumentation_scope, item)
+
+    def put_encoded(self, resource: Any, scope: Any, item: bytes) -> None:
+        """Queues a span that is encoded already; never blocks, never raises.
+
+        Args:
+            resource: The span's `Resource`.
+            scope: Its `InstrumentationScope`; None for none.
+            item: One element of `ScopeSpans.spans` with its tag and length.
+        """
+        try:  # the lines of `Lane.put`, without its call
+            lane = self._lane
+            size = len(item)
+            lane.queued_bytes += size
+            entry = (resource, scope, item)
+            lane.append(entry)
+            if lane.queued_bytes > lane.byte_limit or len(lane.items) >= lane.attention:
+                lane.attend(entry)
+        except Exception as error:  # noqa: BLE001  a request must not fail for its telemetry
+            report_defect(error)
+
+    def force_flush(self, timeout_millis: int | None = None) -> bool:
+        """Sends what has ended before the call; tells whether all of it was delivered in time.
+
+        Args:
+            timeout_millis: 30 seconds when omitted.
+        """
+        return self.courier.flush(_seconds(timeout_millis))
+
+    def shutdown(self) -> None:
+        """Flushes within the engine's time, spools or drops the rest; spans that end later are dropped."""
+        self._engine.shut_down(self.courier)
+
+
+class OtlpLogRecordProcessor(LogRecordProcessor):
+    """Exports log records over OTLP; for any `LoggerProvider`, and in place of `BatchLogRecordProcessor`.
+
+    Any method may be called from any thread, and nothing raises.
+
+    Args:
+        transport: Where the records go; what `OTEL_EXPORTER_OTLP_*` say when omitted.
+        limits: Bounds of the queue; what `OTEL_BLRP_*` say when omitted.
+        engine: Delivers the records; the one of the process when omitted.
+    """
+
+    def __init__(
+        self,
+        transport: Transport | None = None,
+        limits: Limits | None = None,
+        engine: Engine | None = None,
+    ) -> None:
+        self._engine = engine or process_engine()
+        self.courier = _courier("logs", transport, limits, self._engine)
+        self._lane = self.courier.lane
+
+    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
+        """Encodes a record as it is now, and queues it."""
+        try:
+            item = encode_log_record(log_record)
+            resource = log_record.resource if log_record.resource is not None else _EMPTY
+            scope: InstrumentationScope | None = log_record.instrumentation_scope
+        except Exception as error:  # noqa: BLE001  an object that only looks like a record
+            self._lane.count_drop(ENCODING)
+            report_defect(error)
+            return
+        self._lane.put((resource, scope, item))
+
+    def force_flush(self, timeout_millis: int | None = None) -> bool:
+        """Sends what was emitted before the call; tells whether all of it was delivered in time.
+
+        Args:
+            timeout_millis: 30 seconds when omitted.
+        """
+        return self.courier.flush(_seconds(timeout_millis))
+
+    def shutdown(self) -> None:
+        """Flushes within the engine's time, spools or drops the rest; later records are dropped."""
+        self._engine.shut_down(self.courier)
+
+
+def _courier(signal: Signal, transport: Transport | None, limits: Limits | None, engine: Engine) -> Courier:
+    if transport is None:
+        from sightline_processors.export.stock import transport_of_environment  # noqa: PLC0415  imports much
+
+        transport = transport_of_environment(signal)
+    return engine.add(transport, limits)
+
+
+def _seconds(timeout_millis: float | None) -> float:
+    return (_FLUSH_MILLIS if timeout_millis is None else max(0, timeout_millis)) / 1000
