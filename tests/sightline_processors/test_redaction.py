@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sightline_processors import redact_query, redact_text
+from sightline_processors import redact_query, redact_text, redaction
 
 
 @pytest.mark.parametrize(
@@ -90,3 +90,16 @@ def test_hostile_text_costs_time_in_proportion_to_its_length(text):
     started = time.process_time()
     redact_text(text)
     assert time.process_time() - started < 2
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["page", "token", "a%20b", "to%6ben", "", "x" * 80]), st.text("ab1=;+"))
+    )
+)
+def test_the_short_way_finds_what_the_long_way_finds(pairs):
+    query = "&".join(f"{key}={value}" for key, value in pairs)
+    long_way = "".join(
+        part if part in "&;" else redaction._redact_pair(part, None) for part in re.split("([&;])", query)
+    )
+    assert redact_query(query) == (long_way if "=" in query else query)
