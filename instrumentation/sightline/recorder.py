@@ -131,7 +131,7 @@ class Recorder:
         propagator = propagate.get_global_textmap()
         if propagator is not self.w3c_propagator and _is_w3c(propagator):
             self.w3c_propagator = propagator
-        if propagator is self.w3c_propagator and len(by_name) == len(headers):
+        if propagator is self.w3c_propagator and len(by_name) == len(headers) and _reads_trace(propagator):
             remote = remote_parent(by_name)
             if remote is not None:
                 return Context({**current, SPAN_KEY: NonRecordingSpan(remote)})
@@ -225,6 +225,11 @@ def _sdk_tracer(tracer: Tracer) -> SdkTracer | None:
 
 
 _W3C: Final = frozenset({TraceContextTextMapPropagator, W3CBaggagePropagator})
+
+
+def _reads_trace(propagator: Any) -> bool:
+    """Tells whether a composite of W3C propagators reads `traceparent`."""
+    return any(type(member) is TraceContextTextMapPropagator for member in propagator._propagators)  # noqa: SLF001
 
 
 def _is_w3c(propagator: TextMapPropagator) -> bool:

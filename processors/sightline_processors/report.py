@@ -22,7 +22,7 @@ class _Kind:
     reported_at: float = float("-inf")
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler may interrupt its holder
 _kinds: dict[str, _Kind] = {}
 _lines: set[str] = set()
 

@@ -11,7 +11,7 @@ Items are encoded where they end and queued; one thread joins them and posts. St
 """
 
 from sightline_processors.export.backoff import Backoff
-from sightline_processors.export.engine import Engine, Remainder, process_engine
+from sightline_processors.export.engine import Engine, process_engine
 from sightline_processors.export.ledger import Ledger
 from sightline_processors.export.limits import Limits
 from sightline_processors.export.metric_exporter import OtlpMetricExporter
@@ -32,7 +32,6 @@ __all__ = [
     "OtlpLogRecordProcessor",
     "OtlpMetricExporter",
     "OtlpSpanProcessor",
-    "Remainder",
     "Retry",
     "Signal",
     "Spool",

@@ -11,7 +11,6 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
@@ -33,22 +32,6 @@ SHUTDOWN_TIMEOUT_SECONDS: Final = 5.0
 _SPOOL_INTERVAL_SECONDS: Final = 30.0
 """How often the spool is looked at, and how long it rests after a request that could not be sent."""
 _DEFECT_PAUSE_SECONDS: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Remainder:
-    """Says what a shutdown left undelivered, in items by signal.
-
-    Attributes:
-        dropped: Gone.
-        spooled: On disk.
-    """
-
-    dropped: dict[Signal, int]
-    spooled: dict[Signal, int]
-
-    def __bool__(self) -> bool:
-        return bool(self.dropped or self.spooled)
 
 
 class Engine:
@@ -177,23 +160,12 @@ class Engine:
             self._wake()
         return is_delivered
 
-    def finish(self) -> Remainder:
+    def finish(self) -> None:
         """Takes no more items; spools, or drops, what has not been delivered. Does not flush."""
-        before = {signal: self.ledger(signal) for signal in SIGNALS}
         self._is_finished = True
         for courier in self._couriers:
             courier.finish()
         self._wake()
-        after = {signal: self.ledger(signal) for signal in SIGNALS}
-        dropped = {
-            signal: sum(after[signal].dropped.values()) - sum(before[signal].dropped.values())
-            for signal in SIGNALS
-        }
-        spooled = {signal: after[signal].spooled - before[signal].spooled for signal in SIGNALS}
-        return Remainder(
-            {signal: count for signal, count in dropped.items() if count},
-            {signal: count for signal, count in spooled.items() if count},
-        )
 
     def _forget(self) -> None:
         """Starts anew, without the thread, the items and the connections of the process above."""
@@ -256,13 +228,10 @@ class Engine:
         now = time.monotonic()
         if now < self._spool_due or free_seconds <= 0:
             return max(self._spool_due - now, 0.0)
-        couriers = {
-            (courier.lane.signal, courier.destination.key): courier
-            for courier in self._couriers
-            if not courier.is_failing
-        }
-        spooled = spool.claim(couriers)
         self._spool_due = now + _SPOOL_INTERVAL_SECONDS
+        couriers = {(each.lane.signal, each.destination.key): each for each in self._couriers}
+        healthy = [key for key, courier in couriers.items() if not courier.is_failing]
+        spooled = spool.claim(healthy) or spool.claim(couriers)
         if spooled is None:
             return _SPOOL_INTERVAL_SECONDS
         if not couriers[spooled.signal, spooled.key].send_spooled(spooled):
@@ -300,7 +269,7 @@ def process_engine() -> Engine:
 
 
 def _forget_parent() -> None:
-    report_module._lock = threading.Lock()  # noqa: SLF001  of this package; a thread may have held it
+    report_module._lock = threading.RLock()  # noqa: SLF001  of this package; a thread may have held it
     for reference in _engines:
         engine = reference()
         if engine is not None:

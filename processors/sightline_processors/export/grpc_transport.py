@@ -42,6 +42,10 @@ _RETRY_INFO: Final = "google.rpc.retryinfo-bin"
 _PROTOBUF: Final = "application/x-protobuf"
 
 
+_inherited: list[Any] = []
+"""Channels of the process above: closing or collecting one would call into threads of gRPC that are gone."""
+
+
 @dataclass(frozen=True, slots=True)
 class GrpcEndpoint:
     """Says where and how to call; credentials are not in its `repr`.
@@ -92,6 +96,7 @@ class GrpcTransport:
 
     def forget(self) -> None:
         """Leaves the channel to the process above, in one that was forked from it."""
+        _inherited.append(self._channel)
         self._channel = None
 
     def close(self) -> None:

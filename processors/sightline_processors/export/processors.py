@@ -19,7 +19,6 @@ from sightline_processors.otlp.spans import encode_span
 from sightline_processors.tracing.delivery import EncodedSpanProcessor
 
 _FLUSH_MILLIS = 30_000
-_EMPTY = Resource({})
 
 
 class OtlpSpanProcessor(EncodedSpanProcessor):
@@ -116,7 +115,7 @@ class OtlpLogRecordProcessor(LogRecordProcessor):
         """Encodes a record as it is now, and queues it."""
         try:
             item = encode_log_record(log_record)
-            resource = log_record.resource if log_record.resource is not None else _EMPTY
+            resource = log_record.resource or Resource.create({})
             scope: InstrumentationScope | None = log_record.instrumentation_scope
         except Exception as error:  # noqa: BLE001  an object that only looks like a record
             self._lane.count_drop(ENCODING)
