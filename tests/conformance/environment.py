@@ -29,12 +29,14 @@ SOURCES_LOCK_FILE: Final = ROOT / "requirements" / "conformance-sources.txt"
 FASTAPI: Final = "0.165.0"
 FASTAPI_USERS: Final = "15.0.5"
 CONTRIB: Final = "0.66b1"
+SDK: Final = "1.45.1"
 
 SOURCES: Final = (
     f"fastapi=={FASTAPI}",
     f"fastapi-users=={FASTAPI_USERS}",
     f"opentelemetry-instrumentation-asgi=={CONTRIB}",
     f"opentelemetry-instrumentation-fastapi=={CONTRIB}",
+    f"opentelemetry-sdk=={SDK}",
 )
 """Source distributions that bring their tests along."""
 

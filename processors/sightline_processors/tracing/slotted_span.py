@@ -78,13 +78,13 @@ class SlottedSpan(_Span):
 
     _attributes: Any
     _context: SpanContext
-    _parent: SpanContext | None
-    _name: str
-    _kind: SpanKind
-    _start_time: int
     _end_time: int | None
-    _tracer: Tracer
+    _kind: SpanKind
     _lock: Any
+    _name: str
+    _parent: SpanContext | None
+    _start_time: int
+    _tracer: Tracer
 
     def get_span_context(self) -> SpanContext:
         """Returns the span's context."""
@@ -227,12 +227,8 @@ class SlottedSpan(_Span):
 
 def bounded(limits: SpanLimits, attributes: Attributes) -> BoundedAttributes:
     """Returns attributes with the SDK's checks and limits, for as long as the span lasts."""
-    return BoundedAttributes(
-        limits.max_span_attributes,
-        attributes,
-        immutable=False,
-        max_value_len=limits.max_span_attribute_length,
-    )
+    count, length = limits.max_span_attributes, limits.max_span_attribute_length
+    return BoundedAttributes(count, attributes, immutable=False, max_value_len=length)
 
 
 def are_plain(attributes: object) -> bool:

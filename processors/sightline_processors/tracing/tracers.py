@@ -45,7 +45,7 @@ from sightline_processors.tracing.sampling import (
     is_sampled,
     known_decision,
 )
-from sightline_processors.tracing.slotted_span import TracerSpan, new_span
+from sightline_processors.tracing.slotted_span import SlottedSpan, new_span
 
 RANDOM: Final = 2
 """Flag of a trace ID whose bits are random. Source: W3C Trace Context level 2."""
@@ -92,10 +92,12 @@ def start_span(  # noqa: C901, PLR0912  the way of every span, in one piece: a c
         TypeError: When the current span's context is not a SpanContext, or the attributes are no mapping.
     """
     around: Any = (get_current() if context is None else context).get(_SPAN_KEY)
-    if type(around) is TracerSpan:
-        current: Any = around._context
+    if around is None:
+        current: Any = INVALID_SPAN_CONTEXT
+    elif SlottedSpan in type(around).__mro__:
+        current = around._context
     else:
-        current = INVALID_SPAN_CONTEXT if around is None else get_current_span(context).get_span_context()
+        current = get_current_span(context).get_span_context()
         if not isinstance(current, SpanContext) and current is not None:
             raise TypeError("parent_span_context must be a SpanContext or None.")
     if not self._tracer_config.is_enabled:
@@ -123,8 +125,7 @@ def start_span(  # noqa: C901, PLR0912  the way of every span, in one piece: a c
         sampled, records = is_sampled(result.decision), is_recorded(result.decision)
         attributes = result.attributes
         state = NO_STATE if result.trace_state is None else result.trace_state
-    span_id = span_id_from(generator)
-    own = span_context(trace_id, span_id, flags | 1 if sampled else flags, state)
+    own = span_context(trace_id, span_id_from(generator), flags | 1 if sampled else flags, state)
     ended = None
     if type(self._tracer_metrics) is not NoOpTracerMetrics:
         ended = counted_start(self, parent, sampled=sampled, records=bool(records))
