@@ -5,7 +5,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from opentelemetry.context import Context
@@ -169,7 +169,7 @@ class Exchange(ABC):
         """Passes one message on to the application; is its `receive`."""
 
     @abstractmethod
-    async def __call__(self, message: Message) -> None:
+    def __call__(self, message: Message) -> Awaitable[None]:
         """Passes one message of the application on to the server; is its `send`."""
 
     def _call_hook(self, hook: Callable[..., Any], *arguments: object) -> None:

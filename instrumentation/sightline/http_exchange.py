@@ -9,6 +9,8 @@ and the exchange waits for it (`__call__`).
 import asyncio
 import sys
 import time
+import traceback
+from collections.abc import Awaitable
 from typing import Final
 
 from sightline.exchange import CANCELLED, CLIENT_DISCONNECT, COMPLETED, ERROR, NO_ATTRIBUTES, Exchange
@@ -54,12 +56,12 @@ class HttpExchange(Exchange):
             self._call_hook(self._options.client_request_hook, self.scope, message)
         return message
 
-    async def __call__(self, message: Message) -> None:  # noqa: C901, PLR0912  see its first line
+    def __call__(self, message: Message) -> Awaitable[None]:
         """Passes one message of the application on to the server; is the application's `send`."""
-        # In one piece, as `Exchange.__init__` is: most requests come here twice.
-        last = False
+        # Not a coroutine itself: most messages go on with nothing left to do after them.
         try:
             kind = message["type"]
+            last = False
             if kind == "http.response.body":
                 self._response_bytes += len(message.get("body", b""))
                 if message.get("more_body", False):
@@ -73,14 +75,27 @@ class HttpExchange(Exchange):
                 last = self._other(message, kind)
             if self._options.client_response_hook is not None:
                 self._call_hook(self._options.client_response_hook, self.scope, message)
+            if last:
+                return self._send_last(message)
         except Exception as error:  # noqa: BLE001  fail open: the message goes out as it came
             report("send", "could not read a response message; it is sent untouched", error=error)
+        return self._send_watched(message) if self._shared.send_raises else self._send(message)
+
+    async def _send_watched(self, message: Message) -> None:
         try:
             await self._send(message)
         except OSError:
             self._disconnected = True  # ASGI 2.4: the server says so by raising
             raise
-        if last and self._clock_stopped_ns is None:
+
+    async def _send_last(self, message: Message) -> None:
+        """Sends the last message, and ends the exchange unless its error is still on the way."""
+        try:
+            await self._send(message)
+        except OSError:
+            self._disconnected = True
+            raise
+        if self._clock_stopped_ns is None:
             try:
                 self._clock_stopped_ns = time.perf_counter_ns()
                 if self._disconnected:  # a middleware completes what the client no longer receives
@@ -129,6 +144,8 @@ class HttpExchange(Exchange):
         """Ends the exchange when the application raised; an exchange that is over stays as it is."""
         if self.is_over:
             return
+        if isinstance(error, OSError) and self._is_from_send(error):
+            self._disconnected = True
         if self._disconnected and isinstance(error, Exception | asyncio.CancelledError):
             self._end(CLIENT_DISCONNECT, error_type=CLIENT_DISCONNECT)
         elif isinstance(error, asyncio.CancelledError):
@@ -136,6 +153,12 @@ class HttpExchange(Exchange):
         else:
             error_type, description = self._record_exception(error)
             self._end(ERROR, error_type=error_type, description=description)
+
+    def _is_from_send(self, error: OSError) -> bool:
+        """Tells whether the server's `send` raised: the client is gone, whatever ASGI the server speaks."""
+        code = getattr(getattr(self._send, "__func__", self._send), "__code__", None)
+        frames = traceback.walk_tb(error.__traceback__)
+        return code is not None and any(frame.f_code is code for frame, _ in frames)
 
     def _end(self, reason: str, *, error_type: str | None = None, description: str | None = None) -> None:
         """Ends span and metrics with the same two clock readings; runs once per exchange."""

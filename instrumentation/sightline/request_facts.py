@@ -74,6 +74,7 @@ class SharedFacts:
         is_usual: Whether the bytes say all of the attributes.
         active: The count of active requests, in a list of one; None where an instrument counts them.
         endings: By route, status, reason and error type.
+        send_raises: Whether the server's `send` tells by raising that the client is gone.
     """
 
     __slots__ = (
@@ -86,6 +87,7 @@ class SharedFacts:
         "method",
         "recorder",
         "scheme",
+        "send_raises",
     )
 
     def __init__(self, recorder: "Recorder", scope: Scope, hop: Hop, host: bytes | None) -> None:
@@ -98,6 +100,7 @@ class SharedFacts:
         active = recorder.requests.active if scope["type"] == "http" else None
         self.active = None if active is None else active.count_of(self.method, hop.scheme)
         self.endings: dict[tuple[Any, ...], Ending] = {}
+        self.send_raises = _spec_version(scope) >= _RAISING_VERSION
         self._protocol_version = protocol_version_of(scope)
         self._server_bytes = server_bytes(hop.host or host, hop.scheme, scope.get("server"))
 
@@ -153,6 +156,15 @@ class SharedFacts:
 
 _FROM_SCOPE: Final = ("type", "method", "http_version", "scheme", "client", "server")
 _FROM_HEADERS: Final = frozenset({b"host", b"user-agent"})
+
+
+_RAISING_VERSION: Final = (2, 4)
+
+
+def _spec_version(scope: Scope) -> tuple[int, ...]:
+    """Returns the version of the ASGI HTTP specification that the server speaks, the oldest if silent."""
+    version = str(scope.get("asgi", {}).get("spec_version", "2.0"))
+    return tuple(int(part) for part in version.split(".") if part.isdecimal())
 
 
 class RequestFacts:

@@ -9,7 +9,7 @@ import os
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakSet
 
 from opentelemetry.context import Context
@@ -104,10 +104,15 @@ class RequestRecording:
         """Adds requests to the buffers."""
         if self._buffers is None:
             return
+        exemplars = list(map(_exemplar, measurements))
         for buffer, column in zip(self._buffers, (1, 2, 3), strict=True):
-            known = [each for each in measurements if each[column] is not None]
+            values: list[Any] = [each[column] for each in measurements]
+            if None not in values:
+                buffer.add(values, exemplars)
+                continue
+            known = [index for index, value in enumerate(values) if value is not None]
             if known:
-                buffer.add([each[column] for each in known], list(map(_exemplar, known)))  # type: ignore[misc]
+                buffer.add([values[index] for index in known], [exemplars[index] for index in known])
 
 
 def _exemplar(measurement: Measurement) -> Exemplar:
