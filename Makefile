@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := collector-config/native
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format lock servers bench backends stack stack-down clean
+.PHONY: help setup demo test check lint format lock servers bench bench-baseline backends stack stack-down clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -40,8 +40,11 @@ format: setup  ## Format the code and apply safe fixes
 servers:  ## Install PostgreSQL and Redis for the tests of databases, where they are missing (Debian)
 	@tests/libraries/install-servers
 
-bench: setup  ## Measure what a request costs, as a ratio to the bare application
-	@$(BIN)/python benchmarks/cost.py
+bench: setup  ## Measure what a request costs, beside ten other instrumentations (20 minutes; BENCH=--help)
+	@$(BIN)/python -m benchmarks $(BENCH)
+
+bench-baseline: setup  ## Record what the hot path costs now, for the comparison in CI
+	@$(BIN)/python -m benchmarks.hot_path --write
 
 backends: setup  ## Build collector, Prometheus, Loki, Jaeger, Alertmanager (once, 10 to 15 minutes)
 	@$(BIN)/python $(NATIVE)/backends.py build

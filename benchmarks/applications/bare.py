@@ -1,4 +1,4 @@
-"""The application under measurement: one JSON route."""
+"""The application under measurement: one JSON route, and nothing else."""
 
 from fastapi import FastAPI
 

@@ -1,0 +1,232 @@
+"""One round of one case, in turn with its base, and whether everything arrived that was sent.
+
+Both servers run at once and are loaded in turn, block by block: whatever else the machine does in the
+meantime slows both of them alike.
+"""
+
+import math
+import re
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Final
+
+from benchmarks.cases import Arrival, Case
+from benchmarks.load import Load, LoadError, closed_loop, open_loop, request_bytes, run, wrk
+from benchmarks.processes import cpu_seconds, rss_mb
+from benchmarks.servers import Laboratory, Receiver, Server, ServerError, get, running
+from benchmarks.websocket_load import CONNECTIONS, echoes
+
+WARM_UP_REQUESTS: Final = 1_000
+READY_REQUESTS: Final = 1
+BLOCKS: Final = 6
+MESSAGES_PER_REQUEST: Final = 10
+"""So many more messages than requests, for those of a block share the cost of opening its connections."""
+
+OPEN_RATE: Final = 1_000
+ARRIVAL_SECONDS: Final = 30.0
+
+_SCRAPED: Final = re.compile(
+    rb'^http_requests_total\{handler="/items/\{item_id\}".*\} ([0-9.e+]+)$', re.MULTILINE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long a round is.
+
+    Attributes:
+        requests: Answers to wait for under full load, from each server, in `BLOCKS` blocks.
+        open_requests: Requests of the open loop at `OPEN_RATE` per second; none for 0.
+        client: `wrk` or `asyncio`, for full load.
+    """
+
+    requests: int
+    open_requests: int
+    client: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one round has measured; NaN for what it has not.
+
+    Attributes:
+        cpu_us: CPU of the server per request (or message), its exports included, in microseconds.
+        base_us: The same of the case's base, loaded in turn with it; the case's own where it has none.
+        rate: Requests (or messages) per second under full load.
+        base_rate: The same of the base.
+        p50_ms: Median latency in the open loop.
+        p99_ms: Its 99th percentile.
+        late_p99_ms: How late the client of the open loop was itself, 99th percentile.
+        rss_mb: Resident memory after full load.
+        lost: Why the round does not count; empty when it does.
+    """
+
+    cpu_us: float = math.nan
+    base_us: float = math.nan
+    rate: float = math.nan
+    base_rate: float = math.nan
+    p50_ms: float = math.nan
+    p99_ms: float = math.nan
+    late_p99_ms: float = math.nan
+    rss_mb: float = math.nan
+    lost: str = ""
+
+
+@dataclass(slots=True)
+class Side:
+    """One server of a round, and what it has been sent.
+
+    Attributes:
+        sent: Requests that were answered, or connections that carried messages: what must arrive.
+        in_flight: Requests at most that were made beyond those.
+        requests: Requests or messages of the blocks.
+        seconds: How long the blocks took.
+        cpu_before: Its CPU time before the first block, in seconds.
+    """
+
+    case: Case
+    server: Server
+    receiver: Receiver
+    client: str
+    sent: int = READY_REQUESTS
+    in_flight: int = 0
+    requests: int = 0
+    seconds: float = 0.0
+    cpu_before: float = 0.0
+
+    def warm_up(self) -> None:
+        """Loads the server until its caches are full, and waits for its exports."""
+        self._load(WARM_UP_REQUESTS)
+        self.settle()
+        self.cpu_before = cpu_seconds(self.server.pid)
+
+    def load_block(self, requests: int) -> None:
+        """Loads the server with what is measured."""
+        load = self._load(requests * (MESSAGES_PER_REQUEST if self.case.is_websocket else 1))
+        self.requests += load.requests
+        self.seconds += load.seconds
+
+    def load_paced(self, requests: int) -> Load:
+        """Sends requests by the clock."""
+        request = request_bytes(self.server.port, self.case.path, self.case.headers)
+        load = run(open_loop(self.server.port, OPEN_RATE, requests, request))
+        self.sent += load.requests
+        self.settle()
+        return load
+
+    def cpu_us(self) -> float:
+        """Returns the CPU per request since the warm-up, in microseconds."""
+        return (cpu_seconds(self.server.pid) - self.cpu_before) / self.requests * 1e6
+
+    def settle(self) -> None:
+        """Waits until the spans that the server owes have arrived: exports are part of the cost.
+
+        Raises:
+            ServerError: When a scraped counter lacks requests; for the others, `lost` tells at the end.
+        """
+        if self.case.arrival is Arrival.SPANS:
+            deadline = time.monotonic() + ARRIVAL_SECONDS
+            while self.receiver.counts()["requests"] < self.sent and time.monotonic() < deadline:
+                time.sleep(0.05)
+        elif self.case.arrival is Arrival.SCRAPED:
+            missing = self.sent - _scraped_requests(self.server.port)
+            if missing > 0:
+                raise ServerError(f"{missing:.0f} of {self.sent} requests are not in the scraped counter")
+
+    def lost(self) -> str:
+        """Returns why the round does not count; asked once the server has ended."""
+        return verdict(self.case, self.receiver.counts(), self.sent, self.in_flight)
+
+    def _load(self, requests: int) -> Load:
+        load = _full_load(self.case, self.server.port, requests, self.client)
+        self.sent += CONNECTIONS if self.case.is_websocket else load.requests
+        self.in_flight += load.in_flight
+        return load
+
+
+def run_round(laboratory: Laboratory, case: Case, plan: Plan) -> Sample:
+    """Runs one round; whatever goes wrong makes a sample that does not count and says why."""
+    try:
+        with ExitStack() as stack:
+            sides = []
+            for each, receiver in zip((case, case.base), laboratory.receivers, strict=True):
+                if each is not None:
+                    receiver.reset()
+                    server = stack.enter_context(running(laboratory, each, receiver))
+                    sides.append(Side(each, server, receiver, plan.client))
+            figures = _measure(sides, plan)
+        lost = "; ".join(reason for reason in (side.lost() for side in sides) if reason)
+    except (ServerError, LoadError, OSError, TimeoutError) as error:
+        return Sample(lost=f"{type(error).__name__}: {error}")
+    return Sample(**figures, lost=lost)
+
+
+def _measure(sides: Sequence[Side], plan: Plan) -> dict[str, float]:
+    for side in sides:
+        side.warm_up()
+    for number in range(BLOCKS):
+        for side in sides if number % 2 else reversed(sides):
+            side.load_block(plan.requests // BLOCKS)
+    for side in sides:
+        side.settle()
+    case, base = sides[0], sides[-1]
+    figures = {
+        "cpu_us": case.cpu_us(),
+        "base_us": base.cpu_us(),
+        "rate": case.requests / case.seconds,
+        "base_rate": base.requests / base.seconds,
+        "rss_mb": rss_mb(case.server.pid),
+    }
+    if plan.open_requests and not case.case.is_websocket:
+        paced = case.load_paced(plan.open_requests)
+        figures |= {"p50_ms": paced.p50_ms, "p99_ms": paced.p99_ms, "late_p99_ms": paced.late_p99_ms}
+    return figures
+
+
+def _full_load(case: Case, port: int, requests: int, client: str) -> Load:
+    if case.is_websocket:
+        return run(echoes(port, case.path, requests))
+    if client == "wrk":
+        return wrk(port, case.path, requests, case.headers)
+    request = request_bytes(port, case.path, case.headers)
+    return run(closed_loop(port, requests, lambda _: request))
+
+
+def _scraped_requests(port: int) -> float:
+    return sum(float(count) for count in _SCRAPED.findall(get(port, "/metrics")))
+
+
+def verdict(case: Case, counts: dict[str, Any], sent: int, in_flight: int) -> str:
+    """Returns why a round does not count; empty when everything arrived that was sent, and nothing else.
+
+    Args:
+        case: Says what must arrive.
+        counts: What the receiver has counted (`Intake.counts`).
+        sent: Requests that were answered.
+        in_flight: Requests at most that were made beyond those.
+    """
+    if counts["unreadable"]:
+        return f"{counts['unreadable']} deliveries could not be parsed"
+    if counts["repeated"]:
+        return f"{counts['repeated']} items arrived twice"
+    if case.arrival in (Arrival.NOTHING, Arrival.SCRAPED):
+        return ""
+    arrived = counts["measured" if case.arrival is Arrival.MEASURED else "requests"]
+    if arrived < sent:
+        return f"{sent - arrived} of {sent} requests did not arrive"
+    if arrived > sent + in_flight:
+        return f"{arrived - sent - in_flight} more requests arrived than were made"
+    return _own_verdict(case, counts, arrived)
+
+
+def _own_verdict(case: Case, counts: dict[str, Any], arrived: int) -> str:
+    """Returns where Sightline's own signals disagree: the others lose their last metrics when they end."""
+    if case.spans_per_request is None:
+        return ""
+    if counts["spans"] != arrived * case.spans_per_request:
+        return f"{counts['spans']} spans for {arrived} requests, {case.spans_per_request} for each are due"
+    if counts["measured"] != arrived and not case.is_websocket:
+        return f"{counts['measured']} requests in the histogram, {arrived} in spans"
+    return "" if counts["exemplars"] or not counts["spans"] else "the histogram has no exemplar"
