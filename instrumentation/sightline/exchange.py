@@ -74,7 +74,7 @@ class Exchange(ABC):
     _response_attributes: Attributes = NO_ATTRIBUTES
     _has_length = False
 
-    def __init__(  # noqa: PLR0912  see its first line
+    def __init__(  # noqa: C901, PLR0912  see its first line
         self, recorder: Recorder, current: Context, scope: Scope, receive: Receive, send: Send
     ) -> None:
         # The way of every request: written in one piece, because each call on it is felt in `make bench`.
@@ -120,7 +120,7 @@ class Exchange(ABC):
         correlation_id = self.correlation_id = identity.decode("ascii")
         if type(span) is ServerSpan and span._built is None:  # noqa: SLF001
             span.correlation_bytes = identity
-        else:
+        elif type(span) is not NonRecordingSpan:
             span.set_attribute(names.CORRELATION_ID, correlation_id)
         ours = {SPAN_KEY: span, CORRELATION_KEY: correlation_id, OPTIONS_KEY: options}
         self.context: Context = Context({**current, **ours} if current else ours)

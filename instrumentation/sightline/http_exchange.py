@@ -13,6 +13,8 @@ import traceback
 from collections.abc import Awaitable
 from typing import Final
 
+from opentelemetry.trace import NonRecordingSpan
+
 from sightline.exchange import CANCELLED, CLIENT_DISCONNECT, COMPLETED, ERROR, NO_ATTRIBUTES, Exchange
 from sightline.request_facts import SERVER_ERROR, Ending
 from sightline.request_metrics import MAX_PENDING, Measurement
@@ -196,7 +198,7 @@ class HttpExchange(Exchange):
         span = self.span
         if type(span) is ServerSpan:
             span.finish(ending, self._response_attributes, description, ended_unix_ns)
-        else:
+        elif type(span) is not NonRecordingSpan:
             self._end_span(ending, NO_ATTRIBUTES, description=description, duration_ns=duration_ns)
 
     def _record_more(self, ending: Ending, measurement: Measurement) -> None:

@@ -6,6 +6,7 @@ are all captured, and the unhandled 500 is sent inside the wrap.
 
 from collections.abc import Collection, Sequence
 from functools import partial
+from types import MethodType
 from typing import Any
 from weakref import WeakSet
 
@@ -242,4 +243,4 @@ def _middleware(app: Any, options: CaptureOptions) -> SightlineMiddleware:
     from fastapi.applications import FastAPI  # noqa: PLC0415  loaded by now: the application is one
 
     original = FastAPI.__call__._sightline_original  # type: ignore[attr-defined]  # noqa: SLF001
-    return SightlineMiddleware(partial(original, app), options)
+    return SightlineMiddleware(MethodType(original, app), options)
