@@ -185,8 +185,16 @@ def flush() -> bool:
         return True
     deadline, engine = _deadline[0], adopted_engine()
     if deadline.start() > 0:
-        marks = [] if engine is None else engine.start_shutdown()
-        if _flush_providers(deadline) and (engine is None or engine.is_settled(marks)):
+        if engine is not None:
+            engine.start_shutdown()
+        is_done = _flush_providers(deadline)
+        if is_done and engine is not None:
+            # Everything until now, the last collection of metrics included; what comes later is no loss yet.
+            marks = engine.marks()
+            if not engine.is_settled(marks):
+                engine.force_flush(deadline.start())
+            is_done = engine.is_settled(marks)
+        if is_done:
             return True
     _tell_once(deadline)
     return False

@@ -159,6 +159,16 @@ def test_what_is_buffered_is_delivered_and_the_exit_code_stays(number, code):
         assert "could not be delivered" not in stderr
 
 
+def test_metrics_that_are_collected_meanwhile_are_no_loss():
+    often = {"OTEL_METRIC_EXPORT_INTERVAL": "2", "SIGHTLINE_SHUTDOWN_TIMEOUT": "3s"}
+    with OtlpReceiver() as receiver, running(receiver.endpoint, variables=often) as (process, port):
+        get(port)
+        returned, _, stderr = end_of(process, signal.SIGTERM)
+        assert returned == -signal.SIGTERM
+        assert "could not be delivered" not in stderr
+        assert counted(receiver.store) == 2  # the first one showed that the server is up
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 0)])
 @pytest.mark.parametrize("collector", ["refusing", "silent"])
 def test_a_collector_that_does_not_take_it_keeps_the_exit_for_the_timeout_only(collector, number, code):

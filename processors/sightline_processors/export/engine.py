@@ -115,20 +115,19 @@ class Engine:
         results = [courier.flush(max(0.0, until - time.monotonic())) for courier in self._couriers]
         return all(results)
 
-    def start_shutdown(self) -> list[int]:
-        """Starts the time that shutdowns share; returns marks for `is_settled`."""
+    def start_shutdown(self) -> None:
+        """Starts the time that shutdowns share, unless it runs."""
         self.seconds_left()
+
+    def marks(self) -> list[int]:
+        """Returns marks for `is_settled`: of everything that has come until now."""
         return [courier.lane.mark() for courier in self._couriers]
 
     def is_settled(self, marks: Sequence[int]) -> bool:
-        """Tells whether everything that came before the marks has left, and of metrics everything.
-
-        The last collection of metrics comes later than the marks of a shutdown.
-        """
-        settled = (
+        """Tells whether everything that came before the marks has left."""
+        return all(
             courier.lane.is_settled(mark) for courier, mark in zip(self._couriers, marks, strict=False)
         )
-        return all(settled) and not self.ledger("metrics").pending
 
     def seconds_left(self) -> float:
         """Starts the time that shutdowns share, unless it runs; returns what is left of it.
