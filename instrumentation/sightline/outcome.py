@@ -16,11 +16,10 @@ from sightline.attributes import OTHER_METHOD
 from sightline.old_conventions import renamed
 from sightline.span_bytes import attributes_bytes
 from sightline.types import Attributes
-from sightline_processors.otlp.wire import field
+from sightline_processors.otlp import wire
 
-NAME: Final = b"\x2a"
-KIND_SERVER: Final = b"\x30\x02"
-"""Tags and values of a span. Source: opentelemetry/proto/trace/v1/trace.proto."""
+KIND_SERVER: Final = wire.SPAN_KIND + b"\x02"
+"""Source: `Span.SpanKind`, opentelemetry/proto/trace/v1/trace.proto."""
 
 
 class OutcomeKey(NamedTuple):
@@ -72,7 +71,7 @@ def span_name(method: str, route: str | None) -> str:
 
 def name_bytes(name: str) -> bytes:
     """Returns name and kind of a SERVER span as OTLP fields."""
-    return field(NAME, name.encode("utf-8", "replace")) + KIND_SERVER
+    return wire.field(wire.SPAN_NAME, name.encode("utf-8", "replace")) + KIND_SERVER
 
 
 def outcome_of(key: OutcomeKey, *, duplicated: bool) -> Outcome:

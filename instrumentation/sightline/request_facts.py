@@ -10,7 +10,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from sightline import names
-from sightline.attributes import OTHER_METHOD, protocol_version_of
+from sightline.attributes import OTHER_METHOD, asked_authority, protocol_version_of
 from sightline.names import SCOPE_MOUNTS, SCOPE_ROUTE
 from sightline.outcome import Outcome, span_name
 from sightline.proxies import Hop, client_hop
@@ -30,10 +30,6 @@ MAX_HEADER_BYTES: Final = 300
 """Host and User-Agent headers up to this size are remembered."""
 
 SERVER_ERROR: Final = 500
-
-LOCAL_FLAGS: Final = b"\x85\x01\x00\x01\x00\x00"
-REMOTE_FLAGS: Final = b"\x85\x01\x00\x03\x00\x00"
-"""`Span.flags`: the parent's remoteness is known, and what it is. Source: trace.proto, SpanFlags."""
 
 
 class Ending:
@@ -90,7 +86,7 @@ class SharedFacts:
         "send_raises",
     )
 
-    def __init__(self, recorder: "Recorder", scope: Scope, hop: Hop, host: bytes | None) -> None:
+    def __init__(self, recorder: "Recorder", scope: Scope, hop: Hop, authority: str | None) -> None:
         method = scope.get("method", "GET")
         self.recorder = recorder
         self.method = method if method in recorder.options.methods else OTHER_METHOD
@@ -102,7 +98,7 @@ class SharedFacts:
         self.endings: dict[tuple[Any, ...], Ending] = {}
         self.send_raises = _spec_version(scope) >= _RAISING_VERSION
         self._protocol_version = protocol_version_of(scope)
-        self._server_bytes = server_bytes(hop.host or host, hop.scheme, scope.get("server"))
+        self._server_bytes = server_bytes(authority, hop.scheme, scope.get("server"))
 
     def ending(self, scope: Scope, status_code: int | None, reason: str, error_type: str | None) -> Ending:
         """Returns how a request ended.
@@ -203,9 +199,8 @@ def facts_of(
     host, agent = by_name.get(b"host"), by_name.get(b"user-agent")
     hop = client_hop(scope, headers, recorder.options.settings.trusted_proxies)
     is_single = len(by_name) == len(headers)
-    if not is_single and sum(name == b"host" for name, _ in headers) > 1:
-        host = None
-    found = RequestFacts(_shared_facts(recorder, scope, hop, host), scope, headers, hop)
+    authority = asked_authority(headers, hop.host)
+    found = RequestFacts(_shared_facts(recorder, scope, hop, authority), scope, headers, hop)
     is_small = len(host or b"") + len(agent or b"") <= MAX_HEADER_BYTES
     # Behind proxies that are trusted, a client is known by more than its connection.
     if is_single and is_small and not recorder.options.settings.trusted_proxies:
@@ -216,15 +211,15 @@ def facts_of(
     return found
 
 
-def _shared_facts(recorder: "Recorder", scope: Scope, hop: Hop, host: bytes | None) -> SharedFacts:
-    if host is not None and len(host) > MAX_HEADER_BYTES:
-        host = None  # not valid, and too long to remember
+def _shared_facts(recorder: "Recorder", scope: Scope, hop: Hop, authority: str | None) -> SharedFacts:
+    if authority is not None and len(authority) > MAX_HEADER_BYTES:
+        authority = None  # not valid, and too long to remember
     bound = scope.get("server")
-    key = (host, hop.host, hop.scheme, scope.get("method"), scope.get("http_version"), scope["type"])
+    key = (authority, hop.scheme, scope.get("method"), scope.get("http_version"), scope["type"])
     key = (*key, *(bound or ()))
     found = recorder.shared_facts.get(key)
     if found is None:
-        found = SharedFacts(recorder, scope, hop, host)
+        found = SharedFacts(recorder, scope, hop, authority)
         _remember(recorder.shared_facts, key, found)
     return found
 

@@ -18,11 +18,13 @@ from opentelemetry.util.types import AnyValue
 from sightline import names
 from sightline.attributes import raw_path, request_attributes
 from sightline.old_conventions import old_span_attributes
-from sightline.request_facts import LOCAL_FLAGS, REMOTE_FLAGS, Ending, RequestFacts
+from sightline.request_facts import Ending, RequestFacts
 from sightline.span_bytes import TABLE, attributes_bytes, correlation_id, url_path, url_query
 from sightline.types import Attributes, Scope
 from sightline_processors import redact_query
-from sightline_processors.otlp.wire import field, varint
+from sightline_processors.otlp import wire
+from sightline_processors.otlp.primitives import VARINTS
+from sightline_processors.otlp.spans import FLAGS_LOCAL, FLAGS_REMOTE, STATUS_UNSET, status_field
 from sightline_processors.tracing.delivery import EncodedSpanProcessor, on_ended, on_ending, processors_of
 from sightline_processors.tracing.slotted_span import PLAIN_TYPES, UNSET, SlottedSpan
 
@@ -43,14 +45,13 @@ _OURS: Final = (
 """Prefixes of the attributes that the span has of itself: to set one of them is to replace it."""
 
 _TIMES: Final = Struct("<cQcQ")
-_ERROR: Final = b"\x18\x02"
-_NO_STATUS: Final = b"\x7a\x00"
-"""An empty status, which the stock encoder writes as well."""
-_USUAL_TAIL: Final = _NO_STATUS + LOCAL_FLAGS
+_TRACE_ID: Final = wire.SPAN_TRACE_ID + wire.varint(16)
+_SPAN_ID: Final = wire.SPAN_ID + wire.varint(8)
+_PARENT_ID: Final = wire.SPAN_PARENT_ID + wire.varint(8)
+_USUAL_TAIL: Final = STATUS_UNSET + FLAGS_LOCAL
 _PATHS: Final = url_path.prefixes
 _IDS: Final = correlation_id.prefixes
-_KNOWN_LENGTHS: Final = 2048
-_LENGTHS: Final = tuple(varint(size) for size in range(_KNOWN_LENGTHS))
+_KNOWN_LENGTHS: Final = len(VARINTS)
 
 
 class ServerSpan(SlottedSpan):
@@ -213,11 +214,11 @@ class ServerSpan(SlottedSpan):
             before = _PATHS[len(path)]
         body = b"".join(
             (
-                b"\x0a\x10",
+                _TRACE_ID,
                 trace_id.to_bytes(16, "big"),
-                b"\x12\x08",
+                _SPAN_ID,
                 span_id.to_bytes(8, "big"),
-                _TIMES.pack(b"\x39", self._start_time, b"\x41", self._end_time),
+                _TIMES.pack(wire.SPAN_START_TIME, self._start_time, wire.SPAN_END_TIME, self._end_time),
                 ending.span_bytes,
                 self._facts.client_bytes,
                 before,
@@ -230,7 +231,7 @@ class ServerSpan(SlottedSpan):
             )
         )
         size = len(body)
-        return b"\x12" + (_LENGTHS[size] if size < _KNOWN_LENGTHS else varint(size)) + body
+        return wire.SCOPE_ITEM + (VARINTS[size] if size < _KNOWN_LENGTHS else wire.varint(size)) + body
 
     def _further_bytes(self, state: Any, query: bytes) -> bytes:
         """Returns what not every span has: query, attributes that others set, parent, state, status."""
@@ -243,14 +244,14 @@ class ServerSpan(SlottedSpan):
             parts.append(attributes_bytes(self._own))
         parent = self._parent
         if parent is None:
-            parts.append(LOCAL_FLAGS)
+            parts.append(FLAGS_LOCAL)
         else:
-            parts.append(b"\x22\x08" + parent.span_id.to_bytes(8, "big"))
-            parts.append(REMOTE_FLAGS if parent.is_remote else LOCAL_FLAGS)
+            parts.append(_PARENT_ID + parent.span_id.to_bytes(8, "big"))
+            parts.append(FLAGS_REMOTE if parent.is_remote else FLAGS_LOCAL)
         if state:
             text = ",".join([f"{key}={value}" for key, value in state.items()])
-            parts.append(field(b"\x1a", text.encode()))
-        parts.append(_NO_STATUS if self._status is UNSET else _status(self._status))
+            parts.append(wire.field(wire.SPAN_TRACE_STATE, text.encode()))
+        parts.append(STATUS_UNSET if self._status is UNSET else status_field(self._status))
         return b"".join(parts)
 
 
@@ -270,11 +271,6 @@ def _renew_lock() -> None:
 
 
 os.register_at_fork(after_in_child=_renew_lock)
-
-
-def _status(status: Status) -> bytes:
-    text = field(b"\x12", status.description.encode("utf-8", "replace")) if status.description else b""
-    return field(b"\x7a", text + _ERROR)
 
 
 def start_attributes(facts: RequestFacts, scope: Scope) -> Attributes:

@@ -15,17 +15,16 @@ from opentelemetry.util.types import AnyValue
 
 from sightline import names
 from sightline.attributes import MAX_VALUE_CHARACTERS, bounded_text, peer_attributes, server_attributes
-from sightline_processors.otlp.wire import attribute_field, attribute_fields, varint
-
-ATTRIBUTES: Final = b"\x4a"
-"""Tag of `Span.attributes`. Source: opentelemetry/proto/trace/v1/trace.proto."""
+from sightline_processors.otlp import wire
+from sightline_processors.otlp.attributes import text_head
+from sightline_processors.otlp.values import encode_key
 
 MAX_CACHED: Final = 1024
 TABLE: Final = 256
 """Lengths whose prefix is at hand; longer values get theirs made."""
 
 
-_fields = attribute_fields(ATTRIBUTES)
+_fields = wire.attribute_fields(wire.SPAN_ATTRIBUTES)
 
 
 class TextAttribute:
@@ -38,15 +37,8 @@ class TextAttribute:
     __slots__ = ("_key", "prefixes")
 
     def __init__(self, key: str) -> None:
-        raw = key.encode()
-        self._key = b"\x0a" + varint(len(raw)) + raw
-        self.prefixes = [self._prefix(length) for length in range(TABLE)]
-
-    def _prefix(self, length: int) -> bytes:
-        text = b"\x0a" + varint(length)
-        value = b"\x12" + varint(len(text) + length) + text
-        body = self._key + value
-        return ATTRIBUTES + varint(len(body) + length) + body
+        self._key = encode_key(key)
+        self.prefixes = [text_head(wire.SPAN_ATTRIBUTES, self._key, length) for length in range(TABLE)]
 
     def encode(self, value: bytes) -> bytes:
         """Returns the field for a value; beyond the bound it is cut, and beyond ASCII read as Latin-1."""
@@ -57,7 +49,7 @@ class TextAttribute:
     def encode_text(self, text: str) -> bytes:
         """Returns the field for a text; beyond the bound it is cut."""
         value = bounded_text(text).encode()
-        return self._prefix(len(value)) + value
+        return text_head(wire.SPAN_ATTRIBUTES, self._key, len(value)) + value
 
 
 url_path = TextAttribute(URL_PATH)
@@ -78,10 +70,8 @@ def _addresses_bytes(peer: object, client: str | None) -> bytes:
     return attributes_bytes(peer_attributes(peer, None, client))
 
 
-def server_bytes(authority: bytes | str | None, scheme: str, bound: Sequence[Any] | None) -> bytes:
-    """Returns the fields of `server_attributes`; bytes are read as Latin-1."""
-    if isinstance(authority, bytes):
-        authority = authority.decode("latin-1")
+def server_bytes(authority: str | None, scheme: str, bound: Sequence[Any] | None) -> bytes:
+    """Returns the fields of `server_attributes`."""
     return attributes_bytes(server_attributes(authority, scheme, tuple(bound) if bound else None))
 
 
@@ -97,5 +87,5 @@ def client_bytes(client: Sequence[Any] | None, address: str | None, agent: bytes
     if client:
         encoded += _addresses_bytes(client[0], address)  # without the port, which each connection has anew
         if client[1]:
-            encoded += attribute_field(ATTRIBUTES, NETWORK_PEER_PORT, int(client[1]))
+            encoded += _fields.encode(NETWORK_PEER_PORT, int(client[1]))
     return encoded

@@ -2,12 +2,10 @@
 
 import multiprocessing
 import os
-import sys
 import threading
 import time
 from contextlib import contextmanager
 
-import pytest
 from tests.sightline_processors.export_support import engine_of, http_transport, limits, span_source, until
 from tests.sightline_processors.faulty_collector import FaultyCollector, accept, silent, status
 
@@ -156,7 +154,6 @@ def test_a_child_of_a_child_delivers():
         assert len(collector.stored) == 1
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no forks")
 def test_a_process_of_multiprocessing_delivers():
     context = multiprocessing.get_context("fork")
     with exporting() as (collector, _, processor, end_span):

@@ -2,13 +2,11 @@
 
 from typing import Any
 
-from opentelemetry.context import Context
 from opentelemetry.sdk._logs import LogRecordProcessor, ReadWriteLogRecord
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, Span
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from sightline_processors.export.courier import Courier
 from sightline_processors.export.engine import Engine, process_engine
 from sightline_processors.export.faults import report_defect
 from sightline_processors.export.limits import Limits
@@ -21,7 +19,49 @@ from sightline_processors.tracing.delivery import EncodedSpanProcessor
 _FLUSH_MILLIS = 30_000
 
 
-class OtlpSpanProcessor(EncodedSpanProcessor):
+class _Delivery:
+    """A lane of the engine for the items of one signal, as the SDK's processors have it.
+
+    Args:
+        transport: Where the items go; what `OTEL_EXPORTER_OTLP_*` say when omitted.
+        limits: Bounds of the queue; what the signal's `OTEL_B*_` variables say when omitted.
+        engine: Delivers the items; the one of the process when omitted.
+    """
+
+    _signal: Signal
+
+    def __init__(
+        self,
+        transport: Transport | None = None,
+        limits: Limits | None = None,
+        engine: Engine | None = None,
+    ) -> None:
+        if transport is None:
+            from sightline_processors.export.stock import (  # noqa: PLC0415  imports much
+                transport_of_environment,
+            )
+
+            transport = transport_of_environment(self._signal)
+        self._engine = engine or process_engine()
+        self.courier = self._engine.add(transport, limits)
+        self._lane = self.courier.lane
+
+    def force_flush(self, timeout_millis: int | None = None) -> bool:
+        """Sends what came before the call; tells whether all of it was delivered in time.
+
+        Args:
+            timeout_millis: 30 seconds when omitted.
+        """
+        return self.courier.flush(
+            (_FLUSH_MILLIS if timeout_millis is None else max(0, timeout_millis)) / 1000
+        )
+
+    def shutdown(self) -> None:
+        """Flushes within the engine's time, spools or drops the rest; later items are dropped."""
+        self._engine.shut_down(self.courier)
+
+
+class OtlpSpanProcessor(_Delivery, EncodedSpanProcessor):
     """Exports sampled spans over OTLP; for any `TracerProvider`, and in place of `BatchSpanProcessor`.
 
     Any method may be called from any thread, and nothing raises.
@@ -32,18 +72,7 @@ class OtlpSpanProcessor(EncodedSpanProcessor):
         engine: Delivers the spans; the one of the process when omitted.
     """
 
-    def __init__(
-        self,
-        transport: Transport | None = None,
-        limits: Limits | None = None,
-        engine: Engine | None = None,
-    ) -> None:
-        self._engine = engine or process_engine()
-        self.courier = _courier("traces", transport, limits, self._engine)
-        self._lane = self.courier.lane
-
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Does nothing."""
+    _signal: Signal = "traces"
 
     def on_end(self, span: ReadableSpan) -> None:
         """Encodes a span that is sampled, and queues it."""
@@ -77,20 +106,8 @@ class OtlpSpanProcessor(EncodedSpanProcessor):
         except Exception as error:  # noqa: BLE001  a request must not fail for its telemetry
             report_defect(error)
 
-    def force_flush(self, timeout_millis: int | None = None) -> bool:
-        """Sends what has ended before the call; tells whether all of it was delivered in time.
 
-        Args:
-            timeout_millis: 30 seconds when omitted.
-        """
-        return self.courier.flush(_seconds(timeout_millis))
-
-    def shutdown(self) -> None:
-        """Flushes within the engine's time, spools or drops the rest; spans that end later are dropped."""
-        self._engine.shut_down(self.courier)
-
-
-class OtlpLogRecordProcessor(LogRecordProcessor):
+class OtlpLogRecordProcessor(_Delivery, LogRecordProcessor):
     """Exports log records over OTLP; for any `LoggerProvider`, and in place of `BatchLogRecordProcessor`.
 
     Any method may be called from any thread, and nothing raises.
@@ -101,15 +118,7 @@ class OtlpLogRecordProcessor(LogRecordProcessor):
         engine: Delivers the records; the one of the process when omitted.
     """
 
-    def __init__(
-        self,
-        transport: Transport | None = None,
-        limits: Limits | None = None,
-        engine: Engine | None = None,
-    ) -> None:
-        self._engine = engine or process_engine()
-        self.courier = _courier("logs", transport, limits, self._engine)
-        self._lane = self.courier.lane
+    _signal: Signal = "logs"
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
         """Encodes a record as it is now, and queues it."""
@@ -122,27 +131,3 @@ class OtlpLogRecordProcessor(LogRecordProcessor):
             report_defect(error)
             return
         self._lane.put((resource, scope, item))
-
-    def force_flush(self, timeout_millis: int | None = None) -> bool:
-        """Sends what was emitted before the call; tells whether all of it was delivered in time.
-
-        Args:
-            timeout_millis: 30 seconds when omitted.
-        """
-        return self.courier.flush(_seconds(timeout_millis))
-
-    def shutdown(self) -> None:
-        """Flushes within the engine's time, spools or drops the rest; later records are dropped."""
-        self._engine.shut_down(self.courier)
-
-
-def _courier(signal: Signal, transport: Transport | None, limits: Limits | None, engine: Engine) -> Courier:
-    if transport is None:
-        from sightline_processors.export.stock import transport_of_environment  # noqa: PLC0415  imports much
-
-        transport = transport_of_environment(signal)
-    return engine.add(transport, limits)
-
-
-def _seconds(timeout_millis: float | None) -> float:
-    return (_FLUSH_MILLIS if timeout_millis is None else max(0, timeout_millis)) / 1000

@@ -27,6 +27,17 @@ def _pair(tag: bytes, key: bytes, value: bytes, following: int = 0) -> bytes:
     return tag + varint(len(key) + len(size) + len(value) + following) + key + size + value
 
 
+def text_head(tag: bytes, key: bytes, length: int) -> bytes:
+    """Returns what stands before a text of `length` bytes: the beginning of its `KeyValue` field.
+
+    Args:
+        tag: Of the field.
+        key: As `encode_key` returns it.
+        length: Of the text, in bytes.
+    """
+    return _pair(tag, key, b"\x0a" + varint(length), length)
+
+
 class _Kept(dict[int, bytes]):
     """What is kept for one key."""
 
@@ -53,7 +64,7 @@ class _Heads(_Kept):
     __slots__ = ()
 
     def __missing__(self, length: int) -> bytes:
-        return self._keep(length, _pair(self._fields.tag, self._key, b"\x0a" + varint(length), length))
+        return self._keep(length, text_head(self._fields.tag, self._key, length))
 
 
 class _Integers(_Kept):

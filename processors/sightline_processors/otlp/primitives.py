@@ -23,8 +23,8 @@ def _encode_varint(number: int) -> bytes:
     return bytes(groups)
 
 
-# Most lengths, ports and status codes are below this; the table holds about 100 kB.
-_TABLE: Final = tuple(_encode_varint(number) for number in range(_TABLE_SIZE))
+VARINTS: Final = tuple(_encode_varint(number) for number in range(_TABLE_SIZE))
+"""Varints at hand: most lengths, ports and status codes are among them; about 100 kB."""
 
 
 def varint(n: int) -> bytes:
@@ -35,7 +35,7 @@ def varint(n: int) -> bytes:
             lowest 64 bits are written.
     """
     if 0 <= n < _TABLE_SIZE:
-        return _TABLE[n]
+        return VARINTS[n]
     return _encode_varint(n & _UINT64)
 
 

@@ -42,9 +42,9 @@ _SPAN_ID_HEAD: Final = wire.SPAN_ID + varint(8)
 _PARENT_ID_HEAD: Final = wire.SPAN_PARENT_ID + varint(8)
 _START: Final = wire.SPAN_START_TIME[0]
 _END: Final = wire.SPAN_END_TIME[0]
-_FLAGS_LOCAL: Final = flags_field(wire.SPAN_FLAGS, _HAS_IS_REMOTE)
-_FLAGS_REMOTE: Final = flags_field(wire.SPAN_FLAGS, _HAS_IS_REMOTE | _IS_REMOTE)
-_STATUS_UNSET: Final = field(wire.SPAN_STATUS, b"")
+FLAGS_LOCAL: Final = flags_field(wire.SPAN_FLAGS, _HAS_IS_REMOTE)
+FLAGS_REMOTE: Final = flags_field(wire.SPAN_FLAGS, _HAS_IS_REMOTE | _IS_REMOTE)
+STATUS_UNSET: Final = field(wire.SPAN_STATUS, b"")
 
 _ATTRIBUTES: Final = wire.attribute_fields(wire.SPAN_ATTRIBUTES)
 _EVENT_ATTRIBUTES: Final = wire.attribute_fields(wire.EVENT_ATTRIBUTES)
@@ -81,7 +81,7 @@ def _usual(span: ReadableSpan) -> bytes:
         _KINDS[id(span.kind)],
         _TIMES.pack(_START, span.start_time, _END, span.end_time),
         _parent(span.parent),
-        _STATUS_UNSET if code is StatusCode.UNSET and not description else _status(status),
+        STATUS_UNSET if code is StatusCode.UNSET and not description else status_field(status),
     ]
     if context.trace_state:
         parts.append(_trace_state(context.trace_state))
@@ -101,8 +101,8 @@ def _usual(span: ReadableSpan) -> bytes:
 
 def _parent(parent: SpanContext | None) -> bytes:
     if parent is None:
-        return _FLAGS_LOCAL
-    flags = _FLAGS_REMOTE if parent.is_remote else _FLAGS_LOCAL
+        return FLAGS_LOCAL
+    flags = FLAGS_REMOTE if parent.is_remote else FLAGS_LOCAL
     return _PARENT_ID.pack(_PARENT_ID_HEAD, parent.span_id) + flags
 
 
@@ -116,7 +116,8 @@ def _trace_state(trace_state: Any) -> bytes:
     return text_field(wire.SPAN_TRACE_STATE, pairs)
 
 
-def _status(status: Status | None) -> bytes:
+def status_field(status: Status | None) -> bytes:
+    """Returns the field of a status; nothing of None."""
     return b"" if status is None else field(wire.SPAN_STATUS, join_readable(_STATUS_READERS, status))
 
 
@@ -165,6 +166,6 @@ _READERS: Final[_Readers] = (
     lambda span: count_field(wire.SPAN_DROPPED_EVENTS, span.dropped_events),
     lambda span: _links(span.links),
     lambda span: count_field(wire.SPAN_DROPPED_LINKS, span.dropped_links),
-    lambda span: _status(span.status),
+    lambda span: status_field(span.status),
     lambda span: flags_field(wire.SPAN_FLAGS, _flags(span.parent)),
 )
