@@ -3,16 +3,15 @@
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from shop_process import end, free_port
+from tests.listening import listens
 
 CURE: Final = "install them with: apt-get install -y --no-install-recommends postgresql redis-server"
 START_TIMEOUT_SECONDS: Final = 60.0
@@ -102,12 +101,5 @@ def _running(command: Sequence[str | Path], folder: Path, port: int, user: str |
 
 
 def _wait_until_up(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError(f"the server did not start:\n{log.read_text(errors='replace')}")
+    if not listens(process, port, START_TIMEOUT_SECONDS):
+        raise AssertionError(f"the server did not start:\n{log.read_text(errors='replace')}")

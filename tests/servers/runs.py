@@ -4,7 +4,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections import defaultdict
@@ -18,6 +17,7 @@ from typing import Any, Final
 import httpx
 from otlp_receiver import Item, OtlpReceiver, Store, attributes
 from shop_process import free_port
+from tests.listening import listens
 from tests.servers.modes import ACCESS_LOGGERS, Mode
 from websockets.sync.client import connect
 
@@ -276,16 +276,8 @@ def _environ(programs: Path) -> dict[str, str]:
 
 
 def _wait_until_up(process: subprocess.Popen[bytes], port: int, folder: Path) -> None:
-    """Waits for the listening socket, without a request that would leave telemetry."""
-    deadline = time.monotonic() + START_TIMEOUT_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise RuntimeError(f"the server does not run:\n{(folder / 'output').read_text()}")
+    if not listens(process, port, START_TIMEOUT_SECONDS):
+        raise RuntimeError(f"the server does not run:\n{(folder / 'output').read_text()}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

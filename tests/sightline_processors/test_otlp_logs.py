@@ -23,6 +23,7 @@ from opentelemetry.sdk._logs import (
 )
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
+from tests.sightline_processors.otlp_support import same, texts, values
 
 from sightline_processors.otlp.fields import join_readable
 from sightline_processors.otlp.logs import _READERS, _usual, encode_log_record
@@ -58,16 +59,6 @@ LOGGERS = [
     new_logger(LogRecordLimits(max_log_record_attributes=2, max_log_record_attribute_length=5)),
 ]
 
-texts = st.text(max_size=20) | st.text("aé€😀", max_size=50)
-scalars = (
-    st.booleans()
-    | st.integers(-(2**63), 2**63 - 1)
-    | st.floats()
-    | texts
-    | st.binary(max_size=20)
-    | st.none()
-)
-values = scalars | st.lists(scalars, max_size=3) | st.dictionaries(texts, scalars, max_size=2)
 contexts = st.builds(
     SpanContext,
     st.integers(0, 2**128 - 1),
@@ -100,15 +91,6 @@ def sdk_records(draw):
         event_name=draw(st.none() | texts),
         exception=draw(st.none() | st.builds(ValueError, texts)),
     )
-
-
-def canonical(message):
-    """Returns bytes that are equal exactly for equal messages, NaN and unknown fields included."""
-    return message.SerializeToString(deterministic=True)
-
-
-def same(got, want):
-    assert canonical(got) == canonical(want), f"{got} instead of {want}"
 
 
 def ours(record) -> LogRecordMessage:

@@ -29,6 +29,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 from opentelemetry.trace import Status as SpanStatus
+from tests.sightline_processors.otlp_support import same, texts, values
 
 from sightline_processors.otlp.fields import join_readable
 from sightline_processors.otlp.spans import _READERS, _usual, encode_span
@@ -69,16 +70,6 @@ TRACERS = [
     ),
 ]
 
-texts = st.text(max_size=20) | st.text("aé€😀", max_size=50)
-scalars = (
-    st.booleans()
-    | st.integers(-(2**63), 2**63 - 1)
-    | st.floats()
-    | texts
-    | st.binary(max_size=20)
-    | st.none()
-)
-values = scalars | st.lists(scalars, max_size=3) | st.dictionaries(texts, scalars, max_size=2)
 attributes = st.none() | st.dictionaries(texts, values, max_size=5)
 times = st.integers(1, 2**64 - 1)
 trace_states = st.lists(
@@ -126,11 +117,6 @@ def finished() -> ReadableSpan:
     return span
 
 
-def canonical(message):
-    """Returns bytes that are equal exactly for equal messages, NaN and unknown fields included."""
-    return message.SerializeToString(deterministic=True)
-
-
 def ours(span) -> Span:
     scope_spans = ScopeSpans.FromString(encode_span(span))
     assert len(scope_spans.spans) == 1
@@ -140,10 +126,6 @@ def ours(span) -> Span:
 
 def stock(span) -> Span:
     return encode_spans([span]).resource_spans[0].scope_spans[0].spans[0]
-
-
-def same(got, want):
-    assert canonical(got) == canonical(want), f"{got} instead of {want}"
 
 
 @given(sdk_spans())

@@ -21,6 +21,8 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext
+from tests.sightline_processors.otlp_support import canonical
+from tests.sightline_processors.otlp_support import same as assert_same
 
 from sightline_processors.otlp import wire
 from sightline_processors.otlp.attributes import (
@@ -135,11 +137,6 @@ def wire_type(descriptor: Any) -> int:
     return kinds.get(descriptor.type, 2)
 
 
-def canonical(message):
-    """Returns bytes that are equal exactly for equal messages, NaN and unknown fields included."""
-    return message.SerializeToString(deterministic=True)
-
-
 def ours(key, value) -> KeyValue:
     span = Span.FromString(attribute_field(wire.SPAN_ATTRIBUTES, key, value))
     assert len(span.attributes) == 1
@@ -152,8 +149,7 @@ def stock(key, value) -> KeyValue:
 
 
 def same(key, value):
-    got, want = ours(key, value), stock(key, value)
-    assert canonical(got) == canonical(want), f"{got} instead of {want}"
+    assert_same(ours(key, value), stock(key, value))
 
 
 def text_of(value) -> str:
