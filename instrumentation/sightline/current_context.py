@@ -22,12 +22,9 @@ attach: Callable[[Context], Token[Context]] = _variable.set if _is_standard else
 """Makes a context the current one; returns what `detach` takes."""
 
 
-def detach(token: Token[Context]) -> None:
-    """Makes the context before `attach` the current one again; never raises."""
-    try:
-        _reset(token)
-    except ValueError:  # ended in another task than it began in, as a generator may: that one keeps its own
-        return
+reset: Callable[[Token[Context]], None] = _variable.reset if _is_standard else otel_context.detach
+"""Makes the context before `attach` the current one again.
 
-
-_reset: Callable[[Token[Context]], None] = _variable.reset if _is_standard else otel_context.detach
+Raises:
+    ValueError: In another task than the one that called `attach`, which may be so at the end of a generator.
+"""

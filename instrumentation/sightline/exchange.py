@@ -3,9 +3,9 @@
 `HttpExchange` and `WebSocketExchange` add how their messages are read. An exchange ends exactly once.
 """
 
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import perf_counter_ns, time_ns
 from typing import Any, Final
 
 from opentelemetry.context import Context
@@ -25,7 +25,7 @@ from opentelemetry.trace.propagation import _SPAN_KEY as SPAN_KEY
 from sightline import correlation, exceptions, names
 from sightline.attributes import full_url
 from sightline.correlation import CONTEXT_KEY as CORRELATION_KEY
-from sightline.options import OPTIONS_KEY
+from sightline.options import OPTIONS_KEY, CaptureOptions
 from sightline.recorder import Recorder
 from sightline.request_facts import Ending, RequestFacts, connection_of, facts_of
 from sightline.server_span import ServerSpan
@@ -64,31 +64,31 @@ class Exchange(ABC):
     Attributes:
         scope: The ASGI scope that was dispatched last; replaced when a middleware copied it.
         context: What the application runs in: the caller's context with span and correlation ID.
-        correlation_id: The request's ID, taken or generated.
         span: The SERVER span, or a non-recording one for excluded requests.
         is_over: Whether the exchange has ended.
     """
 
-    # What few of them change: an assignment less for all others.
+    # Set where they are true, and not read before on the way of most requests.
     is_over = False
-    _response_attributes: Attributes = NO_ATTRIBUTES
     _has_length = False
+    _response_attributes: Attributes = NO_ATTRIBUTES
 
-    def __init__(  # noqa: C901, PLR0912  see its first line
+    _request_bytes: int | None
+
+    def __init__(
         self, recorder: Recorder, current: Context, scope: Scope, receive: Receive, send: Send
     ) -> None:
         # The way of every request: written in one piece, because each call on it is felt in `make bench`.
-        self._started_unix_ns = time.time_ns()
-        self._clock_started_ns = time.perf_counter_ns()
-        self._recorder = recorder
+        started = self._started_unix_ns = time_ns()
+        self._clock_started_ns = perf_counter_ns()
         self.scope = scope
         self._receive = receive
         self._send = send
+        self._request_bytes = None
         headers = scope["headers"]
         if type(headers) is not list:
             headers = scope["headers"] = list(headers)  # ASGI allows an iterable that is read once
         by_name = dict(headers)
-        options = self._options = recorder.options
         try:
             facts = recorder.facts[by_name.get(b"host"), by_name.get(b"user-agent"), connection_of(scope)]
         except (KeyError, TypeError):
@@ -97,35 +97,25 @@ class Exchange(ABC):
             if len(by_name) < len(headers):
                 facts = facts_of(recorder, scope, headers, by_name)
         shared = self._shared = facts.shared
-        if (
-            get_global_textmap() is not recorder.w3c_propagator
-            or b"traceparent" in by_name
-            or b"baggage" in by_name
-        ):
+        # Most requests bring no trace and no correlation ID.
+        brings = not by_name.keys().isdisjoint(recorder.telling_headers)
+        if brings or get_global_textmap() is not recorder.w3c_propagator:
             current = recorder.extract(headers, by_name, current)
         span: Span
         if recorder.is_plain:
-            span = recorder.server_tracer.start(facts, scope, current, None, self._started_unix_ns)
+            span = recorder.server_tracer.start(facts, scope, current, started)
         else:
             span = self._start_span(facts, headers, current)
         self.span = span
-        span_context = self._span_context = (
-            span._context if type(span) is ServerSpan else span.get_span_context()  # noqa: SLF001
-        )
-        if by_name.keys().isdisjoint(options.correlation_headers):
-            identity = b"%032x" % (span_context[0] or random_trace_id())
+        if type(span) is ServerSpan and span._built is None and not brings:  # noqa: SLF001
+            identity = span.correlation_bytes
         else:
-            identity = self._received_id(headers)
+            identity = self._identify(span, headers, by_name)
         self._correlation_bytes = identity
-        correlation_id = self.correlation_id = identity.decode("ascii")
-        if type(span) is ServerSpan and span._built is None:  # noqa: SLF001
-            span.correlation_bytes = identity
-        elif type(span) is not NonRecordingSpan:
-            span.set_attribute(names.CORRELATION_ID, correlation_id)
-        ours = {SPAN_KEY: span, CORRELATION_KEY: correlation_id, OPTIONS_KEY: options}
+        ours = {SPAN_KEY: span, CORRELATION_KEY: identity.decode("ascii"), OPTIONS_KEY: recorder.options}
         self.context: Context = Context({**current, **ours} if current else ours)
         if shared.active is not None:
-            shared.active[0] += 1
+            shared.active.started += 1
         else:
             self._opened()
 
@@ -136,13 +126,39 @@ class Exchange(ABC):
             return _unsampled()
         capture = options.captured_request_headers
         captured = None if capture is None else capture.attributes(headers)
-        return self._recorder.server_tracer.start(facts, self.scope, current, captured, self._started_unix_ns)
+        return self._recorder.server_tracer.start(facts, self.scope, current, self._started_unix_ns, captured)
 
     def _opened(self) -> None:  # noqa: B027  few have something to do here
         """Counts what has begun, where the facts of the connection do not."""
 
-    def _received_id(self, headers: Sequence[RawHeader]) -> bytes:
-        """Returns the ID that the request brings, or a generated one where it is not valid."""
+    @property
+    def _recorder(self) -> Recorder:
+        return self._shared.recorder
+
+    @property
+    def _options(self) -> CaptureOptions:
+        return self._shared.recorder.options
+
+    @property
+    def correlation_id(self) -> str:
+        """The request's ID, taken or generated."""
+        return self._correlation_bytes.decode("ascii")
+
+    def _identify(self, span: Span, headers: Sequence[RawHeader], by_name: Mapping[bytes, bytes]) -> bytes:
+        """Returns the ID that the request brings, or a generated one; the span gets it."""
+        identity = None
+        if not by_name.keys().isdisjoint(self._options.correlation_headers):
+            identity = self._received_id(headers)
+        if identity is None:
+            identity = b"%032x" % (span.get_span_context().trace_id or random_trace_id())
+        if type(span) is ServerSpan and span._built is None:  # noqa: SLF001
+            span.correlation_bytes = identity
+        elif type(span) is not NonRecordingSpan:
+            span.set_attribute(names.CORRELATION_ID, identity.decode("ascii"))
+        return identity
+
+    def _received_id(self, headers: Sequence[RawHeader]) -> bytes | None:
+        """Returns the ID that the request brings; None where it is not valid."""
         chosen, rejected = correlation.choose(headers, self._options.correlation_headers)
         if rejected:
             self._recorder.correlation_rejected.add(1)
@@ -150,7 +166,7 @@ class Exchange(ABC):
                 "correlation",
                 "replaced a correlation ID that is not valid; an ID is 1 to 128 of A-Za-z0-9._:/+=@-",
             )
-        return chosen or b"%032x" % (self._span_context[0] or random_trace_id())
+        return chosen
 
     def begin(self, hook: ServerRequestHook) -> None:
         """Calls the user's hook, once the exchange is complete."""
@@ -180,13 +196,15 @@ class Exchange(ABC):
 
     def _with_correlation_header(self, message: Message) -> Message:
         """Returns the message with the correlation header, unless the application set one itself."""
-        name = self._options.correlation_headers[0]
+        name = self._shared.correlation_header
         headers = message.get("headers") or ()
         present = dict(headers)
-        if not b"".join(present).islower():
+        if b"content-length" in present:
+            self._has_length = True
+        elif not b"".join(present).islower():
             # ASGI says lower case; not every application does.
             present = {bytes(key).lower(): value for key, value in headers}
-        self._has_length = b"content-length" in present
+            self._has_length = b"content-length" in present
         headers = [*headers] if name in present else [*headers, (name, self._correlation_bytes)]
         propagator = propagators._RESPONSE_PROPAGATOR  # noqa: SLF001  behind a function that only returns it
         if propagator is not None:
@@ -219,7 +237,8 @@ class Exchange(ABC):
         if self._response_attributes:
             more = {**self._response_attributes, **more}
         if type(span) is ServerSpan:
-            span.finish(ending, more, description, end_time)
+            if span.finish(ending, more, description, end_time):
+                span.hand_over()
             return
         outcome = ending.outcome
         if span.is_recording():  # of another SDK

@@ -8,9 +8,9 @@ and the exchange waits for it (`__call__`).
 
 import asyncio
 import sys
-import time
 import traceback
 from collections.abc import Awaitable
+from time import perf_counter_ns
 from typing import Final
 
 from opentelemetry.trace import NonRecordingSpan
@@ -22,18 +22,23 @@ from sightline.server_span import ServerSpan
 from sightline.types import Message
 from sightline_processors.report import report
 
+_NOT_FINISHED: Final = "could not finish the telemetry of a request"
 INCOMPLETE_RESPONSE: Final = "incomplete_response"
+SENT_AT_ONCE_BYTES: Final = 65_536
+"""A whole body up to this size does not wait for the client: servers keep as much in their buffers."""
 
 
 class HttpExchange(Exchange):
     """Follows one HTTP request."""
 
-    # Defaults of what few requests change: an assignment less for all others.
+    # Defaults of what few requests change or read: to find one here takes as long as ten assignments.
     _status_code: int | None = None
-    _request_bytes = _response_bytes = 0
-    _request_complete = _disconnected = _trailers = _is_stream = _sends_file = False
+    _received_bytes = _body_bytes = 0
+    _response_bytes: int | None = 0
+    _disconnected = _trailers = _sends_file = _ends_early = False
     _first_byte_ns: int | None = None
     _clock_stopped_ns: int | None = None
+    _is_stream = False
 
     def _opened(self) -> None:
         self._count(1)
@@ -50,10 +55,13 @@ class HttpExchange(Exchange):
         message = await self._receive()
         kind = message["type"]
         if kind == "http.request":
-            self._request_bytes += len(message.get("body", b""))
-            self._request_complete = not message.get("more_body", False)
+            self._received_bytes += len(message.get("body", b""))
+            if not message.get("more_body", False):
+                # What a client announces does not count: one request could ruin the sum of the histogram.
+                self._request_bytes = self._received_bytes
         elif kind == "http.disconnect" and self._clock_stopped_ns is None:
             self._disconnected = True
+            self._ends_early = False
         if self._options.client_request_hook is not None:
             self._call_hook(self._options.client_request_hook, self.scope, message)
         return message
@@ -63,21 +71,31 @@ class HttpExchange(Exchange):
         # Not a coroutine itself: most messages go on with nothing left to do after them.
         try:
             kind = message["type"]
-            last = False
             if kind == "http.response.body":
-                self._response_bytes += len(message.get("body", b""))
-                if message.get("more_body", False):
-                    if self._first_byte_ns is None:
-                        self._first_byte()
-                else:
-                    last = not self._trailers
+                if self._ends_early and not message.get("more_body", False):
+                    self._ends_early = False
+                    size = len(message.get("body", b""))
+                    if size <= SENT_AT_ONCE_BYTES:
+                        try:
+                            self._complete(size)
+                        except Exception as error:  # noqa: BLE001  fail open: the response is sent
+                            report("stop", _NOT_FINISHED, error=error)
+                        return self._send(message)
+                is_last = self._body(message)
             elif kind == "http.response.start":
-                message = self._start(message)
+                message = self._with_correlation_header(message)
+                status = self._status_code = int(message["status"])
+                # Not where an `except` block that may raise again sends a 5xx, and not where more is to come.
+                if status < SERVER_ERROR and self._shared.is_plain and "trailers" not in message:
+                    self._ends_early = True
+                    return self._send(message)
+                self._look_at_start(message)
+                is_last = False
             else:
-                last = self._other(message, kind)
+                is_last = self._other(message, kind)
             if self._options.client_response_hook is not None:
                 self._call_hook(self._options.client_response_hook, self.scope, message)
-            if last:
+            if is_last:
                 return self._send_last(message)
         except Exception as error:  # noqa: BLE001  fail open: the message goes out as it came
             report("send", "could not read a response message; it is sent untouched", error=error)
@@ -99,26 +117,35 @@ class HttpExchange(Exchange):
             raise
         if self._clock_stopped_ns is None:
             try:
-                self._clock_stopped_ns = time.perf_counter_ns()
+                self._clock_stopped_ns = perf_counter_ns()
                 if self._disconnected:  # a middleware completes what the client no longer receives
                     self._end(CLIENT_DISCONNECT, error_type=CLIENT_DISCONNECT)
                 elif (self._status_code or 0) < SERVER_ERROR or sys.exc_info()[1] is None:
                     self._end(COMPLETED)  # not where an `except` block that may raise again sends a 5xx
             except Exception as error:  # noqa: BLE001  fail open: the response has been sent
-                report("stop", "could not finish the telemetry of a request", error=error)
+                report("stop", _NOT_FINISHED, error=error)
 
-    def _start(self, message: Message) -> Message:
-        self._status_code = int(message["status"])
-        if "trailers" in message:
-            self._trailers = bool(message["trailers"])
-        message = self._with_correlation_header(message)
+    def _look_at_start(self, message: Message) -> None:
+        """Reads what few responses, or few set-ups, have in their first message."""
+        self._trailers = bool(message.get("trailers", False))
         capture = self._options.captured_response_headers
         if capture is not None:
             self._response_attributes = capture.attributes(message["headers"])
-        return message
+
+    def _body(self, message: Message) -> bool:
+        """Counts a piece of the body; returns whether it is the last of the response."""
+        self._ends_early = False
+        self._body_bytes += len(message.get("body", b""))
+        if not self._sends_file:
+            self._response_bytes = self._body_bytes
+        if not message.get("more_body", False):
+            return not self._trailers
+        if self._first_byte_ns is None:
+            self._first_byte()
+        return False
 
     def _first_byte(self) -> None:
-        self._first_byte_ns = time.perf_counter_ns()
+        self._first_byte_ns = perf_counter_ns()
         # A body of a length that is not known beforehand, sent in pieces.
         self._is_stream = not self._has_length
 
@@ -127,7 +154,8 @@ class HttpExchange(Exchange):
         if kind == "http.response.trailers":
             return not message.get("more_trailers", False)
         if kind in ("http.response.pathsend", "http.response.zerocopysend"):
-            self._sends_file = True  # of a size that is not told
+            self._sends_file = True
+            self._response_bytes = None  # is not told
             return not (message.get("more_body", False) or self._trailers)
         return False
 
@@ -162,52 +190,78 @@ class HttpExchange(Exchange):
         frames = traceback.walk_tb(error.__traceback__)
         return code is not None and any(frame.f_code is code for frame, _ in frames)
 
+    def _complete(self, response_bytes: int) -> None:
+        """Ends a request whose whole response is about to be sent: `_end`, without what is not so then."""
+        span = self.span
+        if type(span) is not ServerSpan:
+            self._response_bytes = response_bytes
+            self._end(COMPLETED)
+            return
+        self.is_over = True
+        shared = self._shared
+        duration_ns = perf_counter_ns() - self._clock_started_ns
+        ended_unix_ns = self._started_unix_ns + duration_ns
+        ending = shared.ending(self.scope, self._status_code, COMPLETED, None)
+        is_held_back = span.finish(ending, NO_ATTRIBUTES, None, ended_unix_ns)
+        measurement = (
+            ending, duration_ns, self._request_bytes, response_bytes, span, ended_unix_ns, is_held_back
+        )  # fmt: skip
+        if ending.is_buffered:
+            pending = shared.pending
+            pending.append(measurement)
+            if not 1 < len(pending) < MAX_PENDING:
+                self._recorder.requests.attend()
+        else:
+            self._record(measurement)
+
     def _end(self, reason: str, *, error_type: str | None = None, description: str | None = None) -> None:
         """Ends span and metrics with the same two clock readings; runs once per exchange."""
         self.is_over = True
         shared = self._shared
-        duration_ns = (self._clock_stopped_ns or time.perf_counter_ns()) - self._clock_started_ns
+        duration_ns = (self._clock_stopped_ns or perf_counter_ns()) - self._clock_started_ns
         ended_unix_ns = self._started_unix_ns + duration_ns
         ending = shared.ending(self.scope, self._status_code, reason, error_type)
-        measurement = (
-            ending.recording,
-            duration_ns / 1e9,
-            # What a client announces does not count: one request could ruin the sum of the histogram.
-            self._request_bytes if self._request_complete else None,
-            None
-            if self._sends_file or self._status_code is None
-            else self._response_bytes
-            if shared.method != "HEAD"
-            else 0,
-            self._span_context,
-            ended_unix_ns,
-        )
-        if ending.recording.is_buffered:
-            requests = self._recorder.requests
-            requests.pending.append(measurement)
-            if len(requests.pending) >= MAX_PENDING:
-                requests.aggregate()
-        else:
-            ending.recording.record(measurement, self.context)
-        if self._is_stream or self._recorder.old_metrics is not None:
-            self._record_more(ending, measurement)
-        if shared.active is not None:
-            shared.active[0] -= 1
-        else:
-            self._count(-1)
         span = self.span
+        is_held_back = False
         if type(span) is ServerSpan:
-            span.finish(ending, self._response_attributes, description, ended_unix_ns)
+            is_held_back = span.finish(ending, self._response_attributes, description, ended_unix_ns)
         elif type(span) is not NonRecordingSpan:
             self._end_span(ending, NO_ATTRIBUTES, description=description, duration_ns=duration_ns)
+        measurement = (
+            ending,
+            duration_ns,
+            self._request_bytes,
+            self._response_bytes,
+            span,
+            ended_unix_ns,
+            is_held_back,
+        )
+        if ending.is_buffered:
+            shared.pending.append(measurement)
+            if not 1 < len(shared.pending) < MAX_PENDING:
+                self._recorder.requests.attend()
+        else:
+            self._record(measurement)
+        if self._is_stream:
+            self._record_stream(ending)
 
-    def _record_more(self, ending: Ending, measurement: Measurement) -> None:
-        """Records what few requests have: the first byte of a stream, and the metrics of old."""
-        recorder = self._recorder
-        if self._is_stream and self._first_byte_ns is not None:
-            seconds = (self._first_byte_ns - self._clock_started_ns) / 1e9
-            recorder.record_first_byte(seconds, ending.outcome, ending.reason, self.context)
-        if recorder.old_metrics is not None:
-            _, seconds, request_bytes, response_bytes, _, _ = measurement
+    def _record(self, measurement: Measurement) -> None:
+        """Records a request by itself, where it cannot wait for others."""
+        ending, duration_ns, request_bytes, response_bytes, span, _, is_held_back = measurement
+        ending.recording.record(measurement, self.context)
+        if is_held_back:
+            span.hand_over()
+        if self._shared.active is not None:
+            self._shared.active.ended()
+        else:
+            self._count(-1)
+        old = self._recorder.old_metrics
+        if old is not None:
             attributes = ending.outcome.metric_attributes
-            recorder.old_metrics.record(seconds, request_bytes, response_bytes, attributes, self.context)
+            old.record(duration_ns / 1e9, request_bytes, response_bytes, attributes, self.context)
+
+    def _record_stream(self, ending: Ending) -> None:
+        """Records the first byte of a stream."""
+        if self._first_byte_ns is not None:
+            seconds = (self._first_byte_ns - self._clock_started_ns) / 1e9
+            self._recorder.record_first_byte(seconds, ending.outcome, ending.reason, self.context)

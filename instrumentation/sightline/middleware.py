@@ -2,7 +2,7 @@
 
 from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled
 
-from sightline.current_context import attach, detach, get_current
+from sightline.current_context import attach, get_current, reset
 from sightline.exchange import Exchange
 from sightline.http_exchange import HttpExchange
 from sightline.logs import remember_context, remember_finished
@@ -36,7 +36,7 @@ class SightlineMiddleware:
         self.app = app
         self._recorder = Recorder(options or capture_options())
 
-    async def __call__(  # noqa: C901  the way of every request, in one piece: a call less is felt
+    async def __call__(  # noqa: C901, PLR0912  the way of every request, in one piece: a call less is felt
         self, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Serves one ASGI connection."""
@@ -49,9 +49,10 @@ class SightlineMiddleware:
         try:
             if current and not is_http_instrumentation_enabled():
                 exchange = None
+            elif recorder.is_swift:
+                exchange = exchange_class(recorder, current, scope, receive, send)
             else:
-                if not recorder.is_settled:
-                    recorder.settle()
+                recorder.settle()
                 exchange = exchange_class(recorder, current, scope, receive, send)
                 if recorder.options.server_request_hook is not None:
                     exchange.begin(recorder.options.server_request_hook)
@@ -75,7 +76,10 @@ class SightlineMiddleware:
             if not exchange.is_over:
                 _close(exchange, None)
         finally:
-            detach(token)
+            try:  # noqa: SIM105  without the call of a context manager
+                reset(token)
+            except ValueError:  # it ends in another task than it began in, which keeps its own context
+                pass
             remember_finished(context)
             scope.pop(SCOPE_EXCHANGE, None)  # breaks the cycle between scope and exchange
 

@@ -85,6 +85,8 @@ class Recorder:
         facts: What `request_facts` remembers of connections.
         shared_facts: What it remembers for all of them.
         is_plain: Whether no URL is excluded and no request header captured.
+        telling_headers: Names of the headers that bring a trace, baggage or a correlation ID.
+        is_swift: Whether a request needs nothing but its exchange: it is settled, and no hook is called.
         is_settled: Whether there is an SDK; until there is one, it may still come.
         server_tracer: Starts the spans of requests.
         requests: The metrics of requests.
@@ -100,9 +102,13 @@ class Recorder:
         self.tracer, meter, self.logger = instrumentation_scope(self.options)
         sdk_tracer = _sdk_tracer(self.tracer)
         self.is_settled = sdk_tracer is not None
-        self.server_tracer = ForeignTracer(self.tracer) if sdk_tracer is None else ServerTracer(sdk_tracer)
+        self.is_swift = self.is_settled and self.options.server_request_hook is None
         self.is_plain = not self.options.excludes_urls and self.options.captured_request_headers is None
+        self.telling_headers = frozenset({*_TRACE_HEADERS, *self.options.correlation_headers})
         self.requests = request_metrics(meter)
+        self.server_tracer = (
+            ForeignTracer(self.tracer) if sdk_tracer is None else ServerTracer(sdk_tracer, self.requests)
+        )
         self.correlation_rejected = meter.create_counter(
             names.CORRELATION_REJECTED,
             unit="{request}",
@@ -223,6 +229,8 @@ def _sdk_tracer(tracer: Tracer) -> SdkTracer | None:
     is_known = isinstance(tracer, SdkTracer) and type(tracer).start_span is SdkTracer.start_span
     return tracer if is_known else None  # type: ignore[return-value]
 
+
+_TRACE_HEADERS: Final = (b"traceparent", b"baggage")
 
 _W3C: Final = frozenset({TraceContextTextMapPropagator, W3CBaggagePropagator})
 

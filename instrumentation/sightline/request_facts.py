@@ -14,7 +14,7 @@ from sightline.attributes import OTHER_METHOD, asked_authority, protocol_version
 from sightline.names import SCOPE_MOUNTS, SCOPE_ROUTE
 from sightline.outcome import Outcome, span_name
 from sightline.proxies import Hop, client_hop
-from sightline.request_metrics import RequestRecording
+from sightline.request_metrics import ActiveCount, RequestRecording
 from sightline.routes import route_template
 from sightline.span_bytes import attributes_bytes, client_bytes, server_bytes
 from sightline.types import RawHeader, Scope
@@ -40,9 +40,11 @@ class Ending:
         reason: `sightline.end_reason`.
         span_bytes: Name, kind and attributes but for those of the client, as OTLP fields.
         recording: Takes the measurements.
+        is_buffered: Whether it takes them by the hundred, and nothing else takes them one by one.
+        active: Where the end is counted; None where an instrument counts it.
     """
 
-    __slots__ = ("_alive", "outcome", "reason", "recording", "span_bytes")
+    __slots__ = ("_alive", "active", "is_buffered", "outcome", "reason", "recording", "span_bytes")
 
     def __init__(
         self,
@@ -50,8 +52,13 @@ class Ending:
         reason: str,
         span_bytes: bytes,
         recording: RequestRecording,
+        shared: "SharedFacts",
         alive: tuple[Any, ...],
     ) -> None:
+        self.active: ActiveCount | None = shared.active
+        self.is_buffered = (
+            recording.is_buffered and shared.active is not None and shared.recorder.old_metrics is None
+        )
         self.outcome = outcome
         self.reason = reason
         self.span_bytes = span_bytes
@@ -66,10 +73,13 @@ class SharedFacts:
         recorder: Of the application.
         method: From the known set, or `_OTHER`.
         scheme: What the client used: `http`, `https`, `ws`, `wss` or `_OTHER`.
+        correlation_header: The name of the one that responses carry.
         early_name: The span's name before a route is known.
         is_usual: Whether the bytes say all of the attributes.
-        active: The count of active requests, in a list of one; None where an instrument counts them.
+        active: Counts active requests; None where an instrument does.
         endings: By route, status, reason and error type.
+        is_plain: Whether nobody looks at responses, and nothing is learnt from the sending of a short one.
+        pending: The requests that wait for their recording.
         send_raises: Whether the server's `send` tells by raising that the client is gone.
     """
 
@@ -77,10 +87,13 @@ class SharedFacts:
         "_protocol_version",
         "_server_bytes",
         "active",
+        "correlation_header",
         "early_name",
         "endings",
+        "is_plain",
         "is_usual",
         "method",
+        "pending",
         "recorder",
         "scheme",
         "send_raises",
@@ -94,9 +107,16 @@ class SharedFacts:
         self.early_name = span_name(self.method, None)
         self.is_usual = method == self.method and recorder.old_metrics is None
         active = recorder.requests.active if scope["type"] == "http" else None
-        self.active = None if active is None else active.count_of(self.method, hop.scheme)
+        self.active: ActiveCount | None = None if active is None else active.count_of(self.method, hop.scheme)
         self.endings: dict[tuple[Any, ...], Ending] = {}
         self.send_raises = _spec_version(scope) >= _RAISING_VERSION
+        self.is_plain = (
+            not self.send_raises
+            and recorder.options.client_response_hook is None
+            and recorder.options.captured_response_headers is None
+        )
+        self.correlation_header = recorder.options.correlation_headers[0]
+        self.pending = recorder.requests.pending
         self._protocol_version = protocol_version_of(scope)
         self._server_bytes = server_bytes(authority, hop.scheme, scope.get("server"))
 
@@ -110,15 +130,17 @@ class SharedFacts:
             error_type: From a bounded set, or None; a status of 500 or more is an error by itself.
         """
         # Written out, because it is on the way of every request.
-        included = scope["fastapi"].get("effective_route_context") if "fastapi" in scope else None
-        route = scope.get("route")
-        plain = scope.get(SCOPE_ROUTE)
-        mounts = scope.get(SCOPE_MOUNTS)
-        root = scope.get("root_path")
-        key = (id(route), id(plain), id(included), root, mounts, status_code, reason, error_type)
+        try:
+            route, of_fastapi, root = _routing_of(scope)
+            included = of_fastapi.get("effective_route_context")
+        except (KeyError, AttributeError):  # nothing was found, or by something else than FastAPI
+            route, root, included = scope.get("route"), scope.get("root_path"), None
+        key: tuple[Any, ...] = (id(route), id(included), root, status_code, reason, error_type)
+        if SCOPE_ROUTE in scope or SCOPE_MOUNTS in scope:
+            key = (*key, id(scope.get(SCOPE_ROUTE)), scope.get(SCOPE_MOUNTS))
         found = self.endings.get(key)
         if found is None:
-            alive = (route, plain, included)
+            alive = (route, scope.get(SCOPE_ROUTE), included)
             found = self._ending(scope, status_code, reason, error_type, alive)
             self.recorder.remembered_endings += 1
             if self.recorder.remembered_endings > MAX_ENDINGS:
@@ -147,8 +169,10 @@ class SharedFacts:
         )
         reason_bytes = attributes_bytes({names.END_REASON: reason})
         span_bytes = outcome.name_bytes + outcome.attribute_bytes + self._server_bytes + reason_bytes
-        return Ending(outcome, reason, span_bytes, self.recorder.recording(outcome), alive)
+        return Ending(outcome, reason, span_bytes, self.recorder.recording(outcome), self, alive)
 
+
+_routing_of = itemgetter("route", "fastapi", "root_path")
 
 _FROM_SCOPE: Final = ("type", "method", "http_version", "scheme", "client", "server")
 _FROM_HEADERS: Final = frozenset({b"host", b"user-agent"})

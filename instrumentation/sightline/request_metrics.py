@@ -8,17 +8,19 @@ place in each reader's collect. Any other provider gets each measurement.
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary, WeakSet
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 from opentelemetry.sdk.metrics import Meter as SdkMeter
-from opentelemetry.semconv.attributes.http_attributes import HTTP_REQUEST_METHOD
+from opentelemetry.semconv.attributes.http_attributes import (
+    HTTP_REQUEST_METHOD,
+    HTTP_RESPONSE_STATUS_CODE,
+)
 from opentelemetry.semconv.attributes.url_attributes import URL_SCHEME
 from opentelemetry.semconv.metrics.http_metrics import HTTP_SERVER_REQUEST_DURATION
-from opentelemetry.trace import SpanContext
 
 from sightline import names
 from sightline.boundaries import BODY_SIZE_BOUNDARIES_BYTES, DURATION_BOUNDARIES_SECONDS
@@ -27,26 +29,52 @@ from sightline.outcome import Outcome
 from sightline.types import Attributes
 from sightline_processors.histograms import Exemplar, HistogramBuffer, HistogramBuffers
 from sightline_processors.report import report
+from sightline_processors.tracing.delivery import EncodedSpanProcessor
+
+if TYPE_CHECKING:
+    from sightline.request_facts import Ending
+
+
+class ActiveCount:
+    """Counts the requests of one method and scheme that have started, and those that have ended.
+
+    No lock: between reading and writing `started += 1` there is no call, and CPython changes threads at calls
+    and jumps only. `ended` is changed with the lock of the pending requests held, or by `end`.
+
+    Attributes:
+        started: Requests so far.
+    """
+
+    __slots__ = ("_ended", "started")
+
+    def __init__(self) -> None:
+        self.started = 0
+        self._ended = 0
+
+    def ended(self, requests: int = 1) -> None:
+        """Counts requests that have ended."""
+        self._ended += requests
+
+    @property
+    def active(self) -> int:
+        """How many are under way, those that are still pending included."""
+        return self.started - self._ended
 
 
 class ActiveRequests:
     """Counts the requests under way by method and scheme, both from closed sets; any thread."""
 
     def __init__(self) -> None:
-        self._counts: dict[tuple[str, str], list[int]] = {}
+        self._counts: dict[tuple[str, str], ActiveCount] = {}
 
-    def count_of(self, method: str, scheme: str) -> list[int]:
-        """Returns the count, in a list of one that the requests change.
-
-        No lock: between reading and writing `count[0] += 1` there is no call, and CPython changes threads at
-        calls and jumps only.
-        """
-        return self._counts.setdefault((method, scheme), [0])
+    def count_of(self, method: str, scheme: str) -> ActiveCount:
+        """Returns the count that the requests change."""
+        return self._counts.setdefault((method, scheme), ActiveCount())
 
     def observations(self) -> list[Observation]:
         """Returns the counts as they are now."""
         return [
-            Observation(count[0], {HTTP_REQUEST_METHOD: method, URL_SCHEME: scheme})
+            Observation(count.active, {HTTP_REQUEST_METHOD: method, URL_SCHEME: scheme})
             for (method, scheme), count in list(self._counts.items())
         ]
 
@@ -68,8 +96,9 @@ class CountedActiveRequests:
 _ACTIVE_DESCRIPTION = "Number of active HTTP server requests."
 
 
-Measurement = tuple["RequestRecording", float, int | None, int | None, SpanContext, int]
-"""Where it belongs, seconds, bytes of the request, bytes of the response, span, end in Unix nanoseconds."""
+Measurement = tuple["Ending", int, int | None, int | None, Any, int, bool]
+"""How a request ended, its nanoseconds, bytes of the request, bytes of the response, span, end in Unix
+nanoseconds, and whether the span is still to be handed over (`ServerSpan.hand_over`)."""
 
 
 class RequestRecording:
@@ -96,7 +125,8 @@ class RequestRecording:
 
     def record(self, measurement: Measurement, context: Context) -> None:
         """Records one request with the instruments; a size that is None is not known and not recorded."""
-        for histogram, value in zip(self._histograms, measurement[1:4], strict=True):
+        values = (measurement[1] / 1e9, measurement[2], self._response_size(measurement))
+        for histogram, value in zip(self._histograms, values, strict=True):
             if value is not None:
                 histogram.record(value, self._attributes, context)
 
@@ -105,18 +135,28 @@ class RequestRecording:
         if self._buffers is None:
             return
         exemplars = list(map(_exemplar, measurements))
-        for buffer, column in zip(self._buffers, (1, 2, 3), strict=True):
-            values: list[Any] = [each[column] for each in measurements]
-            if None not in values:
-                buffer.add(values, exemplars)
-                continue
-            known = [index for index, value in enumerate(values) if value is not None]
-            if known:
-                buffer.add([values[index] for index in known], [exemplars[index] for index in known])
+        durations, request_sizes, response_sizes = self._buffers
+        durations.add([each[1] / 1e9 for each in measurements], exemplars)
+        _add_known(request_sizes, [each[2] for each in measurements], exemplars)
+        _add_known(response_sizes, [self._response_size(each) for each in measurements], exemplars)
+
+    def _response_size(self, measurement: Measurement) -> int | None:
+        """Returns the bytes of a response: none of an answer to HEAD, and not known without an answer."""
+        if self._attributes.get(HTTP_REQUEST_METHOD) == "HEAD":
+            return 0
+        return measurement[3] if HTTP_RESPONSE_STATUS_CODE in self._attributes else None
+
+
+def _add_known(buffer: HistogramBuffer, values: list[int | None], exemplars: Sequence[Exemplar]) -> None:
+    known = [
+        (value, exemplar) for value, exemplar in zip(values, exemplars, strict=True) if value is not None
+    ]
+    if known:
+        buffer.add([value for value, _ in known], [exemplar for _, exemplar in known])
 
 
 def _exemplar(measurement: Measurement) -> Exemplar:
-    span_context = measurement[4]
+    span_context = measurement[4].get_span_context()
     return (span_context[0], span_context[1], measurement[5], span_context[3] & 1)
 
 
@@ -153,6 +193,7 @@ class RequestMetrics:
         self._buffers = HistogramBuffers()
         self._lock = threading.Lock()
         self.pending: list[Measurement] = []
+        self._wakes: tuple[Callable[[], None], ...] = ()
         self.active: ActiveRequests | None = None
         self.counted: CountedActiveRequests | None = None
         if isinstance(meter, SdkMeter):
@@ -167,23 +208,43 @@ class RequestMetrics:
 
     def _collect(self, _options: CallbackOptions) -> Iterable[Observation]:
         """Is called by the SDK in the collect of each reader, before it reads the histograms."""
-        self.aggregate()
+        self.drain()
         self._buffers.flush()
         return self.active.observations() if self.active is not None else ()
 
-    def aggregate(self) -> None:
-        """Moves the pending requests into their buffers: by the hundred it costs a tenth for each."""
-        if not self._lock.acquire(timeout=LOCK_SECONDS):
+    def feed(self, processor: EncodedSpanProcessor) -> bool:
+        """Has a processor ask for the spans that are held back; tells whether it will."""
+        wake = processor.draw_from(self.drain)
+        if wake is not None and wake not in self._wakes:
+            self._wakes += (wake,)
+        return wake is not None
+
+    def attend(self) -> None:
+        """Does what the first of the pending requests calls for, and one too many."""
+        if len(self.pending) >= MAX_PENDING:
+            self.drain()
+            return
+        for wake in self._wakes:
+            wake()
+
+    def drain(self) -> None:
+        """Encodes the pending spans and aggregates the requests: by the hundred it costs less for each."""
+        if not self.pending or not self._lock.acquire(timeout=LOCK_SECONDS):
             return
         try:
             # Requests may be appended meanwhile, at the end: what is taken from the front stays the same.
             taken = self.pending[:]
             del self.pending[: len(taken)]
-            groups: dict[RequestRecording, list[Measurement]] = defaultdict(list)
+            spans = [measurement[4] for measurement in taken if measurement[6]]
+            if spans:
+                spans[0].hand_over_all(spans)
+            groups: dict[Ending, list[Measurement]] = defaultdict(list)
             for measurement in taken:
                 groups[measurement[0]].append(measurement)
-            for recording, measurements in groups.items():
-                recording.add(measurements)
+            for ending, measurements in groups.items():
+                if ending.active is not None:
+                    ending.active.ended(len(measurements))
+                ending.recording.add(measurements)
         except Exception as error:  # noqa: BLE001  fail open: the request goes on
             report("histograms", "could not aggregate the histograms of requests", error=error)
         finally:
@@ -203,10 +264,13 @@ class RequestMetrics:
     def forget(self) -> None:
         """Drops what is pending: a forked process has it from its parent, which exports it."""
         self._lock = threading.Lock()
+        for ending, *_ in self.pending:
+            if ending.active is not None:
+                ending.active.ended()
         self.pending.clear()
 
 
-MAX_PENDING: Final = 256
+MAX_PENDING: Final = 128
 LOCK_SECONDS: Final = 1.0
 """Longest wait: the holder may be what a signal handler has interrupted."""
 

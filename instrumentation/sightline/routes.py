@@ -93,7 +93,8 @@ def _noting_route(handle: _Handle) -> _Handle:
         exchange = scope.get(SCOPE_EXCHANGE)
         if exchange is not None:
             exchange.scope = scope
-            scope[SCOPE_ROUTE] = self
+            if scope.get("route") is not self:
+                scope[SCOPE_ROUTE] = self
         return handle(self, scope, receive, send)
 
     return wrapper

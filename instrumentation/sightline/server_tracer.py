@@ -2,6 +2,7 @@
 
 # ruff: noqa: SLF001  one module with the span that it makes; and the SDK gives no public way to its parts
 
+from operator import itemgetter
 from typing import Any, Final
 
 from opentelemetry.context import Context
@@ -20,15 +21,22 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation import _SPAN_KEY as SPAN_KEY
 
 from sightline.request_facts import RequestFacts
+from sightline.request_metrics import RequestMetrics
 from sightline.server_span import MAX_OWN_ATTRIBUTES, ServerSpan, start_attributes, target_of
 from sightline.types import Attributes, Scope
-from sightline_processors.tracing.delivery import EncodedSpanProcessor, on_start, processors_of
+from sightline_processors.tracing.delivery import (
+    EncodedSpanProcessor,
+    on_start,
+    processors_for,
+    processors_of,
+)
 from sightline_processors.tracing.ids import random_bits, span_id_from
 from sightline_processors.tracing.sampling import asked_decision, is_recorded, is_sampled, known_decision
 from sightline_processors.tracing.tracers import FLAGS, NO_STATE, begin_trace, counted_start, span_context
 
 _RANDOM_SAMPLED: Final = FLAGS[3]
 _RANDOM: Final = FLAGS[2]
+_target_of = itemgetter("path", "raw_path", "query_string")
 _new = object.__new__
 _new_context = tuple.__new__
 
@@ -40,7 +48,12 @@ class ForeignTracer:
         self._tracer = tracer
 
     def start(
-        self, facts: RequestFacts, scope: Scope, context: Context, captured: Attributes | None, started: int
+        self,
+        facts: RequestFacts,
+        scope: Scope,
+        context: Context,
+        started: int,
+        captured: Attributes | None = None,
     ) -> Span:
         """Starts the span of a request; the arguments are those of `ServerTracer.start`."""
         attributes = {**start_attributes(facts, scope), **(captured or {})}
@@ -54,10 +67,12 @@ class ServerTracer:
 
     Args:
         tracer: Of the SDK, with the SDK's `start_span`.
+        requests: Holds the spans that have ended until there are enough to encode.
     """
 
-    def __init__(self, tracer: SdkTracer) -> None:
+    def __init__(self, tracer: SdkTracer, requests: RequestMetrics) -> None:
         self._tracer = tracer
+        self._requests = requests
         limits = tracer._span_limits
         self._is_unlimited = limits.max_span_attribute_length is None and (
             limits.max_span_attributes is None or limits.max_span_attributes >= 2 * MAX_OWN_ATTRIBUTES
@@ -68,8 +83,10 @@ class ServerTracer:
             and type(tracer._tracer_metrics) is NoOpTracerMetrics
             and type(tracer.span_processor) is SynchronousMultiSpanProcessor
         )
-        # By the parent: none, then unsampled and sampled ones of this process, then of another.
-        self._decisions = [_decision(tracer, parent) for parent in (None, *_PARENTS)]
+        # By the parent: unsampled and sampled ones of this process, then of another.
+        self._decisions = [_decision(tracer, parent) for parent in _PARENTS]
+        root = _decision(tracer, None)
+        self._root = (root, _RANDOM_SAMPLED if root else _RANDOM)
         self._seen: Any = None
         # The processors, while they are ours alone and nothing else stands against the short way.
         self._known: Any = None
@@ -81,13 +98,19 @@ class ServerTracer:
         processors = processors_of(self._tracer.span_processor)
         if processors is self._seen:
             return
-        only = processors[0] if len(processors) == 1 else None
-        self._direct = only if isinstance(only, EncodedSpanProcessor) else None
+        concerned = processors_for(self._tracer.span_processor, SpanKind.SERVER)
+        only = concerned[0] if len(concerned) == 1 else None
+        self._direct = only if isinstance(only, EncodedSpanProcessor) and self._requests.feed(only) else None
         self._known = processors if self._direct is not None and self._is_plain else None
         self._seen = processors
 
     def start(
-        self, facts: RequestFacts, scope: Scope, context: Context, captured: Attributes | None, started: int
+        self,
+        facts: RequestFacts,
+        scope: Scope,
+        context: Context,
+        started: int,
+        captured: Attributes | None = None,
     ) -> Span:
         """Starts the span of a request; a non-recording one when it is not sampled.
 
@@ -95,8 +118,8 @@ class ServerTracer:
             facts: What follows from the connection.
             scope: The ASGI scope as the server gave it.
             context: The caller's.
-            captured: Request headers as attributes, or None.
             started: In Unix nanoseconds.
+            captured: Request headers as attributes, or None.
         """
         tracer = self._tracer
         parent: SpanContext | None = None
@@ -105,34 +128,37 @@ class ServerTracer:
             parent = current.get_span_context() if isinstance(current, Span) else None
             if parent is not None and not parent[5]:  # not valid
                 parent = None
-        sampled = self._decisions[0 if parent is None else 1 + 2 * parent[2] + (parent[3] & 1)]
-        shared = facts.shared
+        if parent is None:
+            sampled, flags = self._root
+            trace_id, state = random_bits(128), NO_STATE
+        else:
+            sampled = self._decisions[2 * parent[2] + (parent[3] & 1)]
+            trace_id, flags, state = parent[0], FLAGS[parent[3] & 2 | (sampled or 0)], parent[4]
         if (
             sampled is None
-            or not shared.is_usual
+            or not facts.shared.is_usual
             or tracer.span_processor._span_processors is not self._known
             or not tracer._tracer_config.is_enabled
         ):
             return self._start_any(facts, scope, context, parent, captured, started)
         # A span that no processor wants to see: the way of most requests, without a call of ours.
-        if parent is None:
-            trace_id, flags, state = random_bits(128) or 1, _RANDOM_SAMPLED if sampled else _RANDOM, NO_STATE
-        else:
-            trace_id, flags, state = parent[0], FLAGS[parent[3] & 2 | sampled], parent[4]
-        own = _new_context(SpanContext, (trace_id, random_bits(64) or 1, False, flags, state, True))
+        own = _new_context(SpanContext, (trace_id, random_bits(64), False, flags, state, True))
         if not sampled:
             return NonRecordingSpan(own)
         span = _new(ServerSpan)
-        if parent is not None:
-            span._parent = parent
+        span.correlation_bytes = b"%032x" % trace_id  # until the request turns out to bring one
+        span._parent = parent
+        span._own = captured
+        span._built = span._ending = span._end_time = None
         span._tracer = tracer
         span._facts = facts
-        span._name = shared.early_name
         span._context = own
         span._start_time = started
-        span._own = captured
         span._direct = self._direct
-        span._target = target_of(scope)
+        try:
+            span._target = _target_of(scope)
+        except KeyError:  # ASGI does not ask for all of them
+            span._target = target_of(scope)
         return span
 
     def _start_any(
@@ -170,14 +196,14 @@ class ServerTracer:
         span = _new(ServerSpan)
         span._tracer = tracer
         span._facts = facts
-        span._name = facts.shared.early_name
         span._context = own
         span._parent = parent
         span._start_time = started
         span._built = attributes
+        span._ending = span._end_time = None
         span._own = captured
         span._direct = self._direct if sampled and ended is None else None
-        span.correlation_bytes = b""
+        span.correlation_bytes = b"%032x" % trace_id
         span._target = target_of(scope)
         if ended is not None:
             span._record_end_metrics = ended

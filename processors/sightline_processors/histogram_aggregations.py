@@ -6,14 +6,13 @@ The SDK has no public way into an aggregation: private names of opentelemetry-sd
 # ruff: noqa: SLF001
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from opentelemetry.context import Context
-from opentelemetry.sdk.metrics._internal._view_instrument_match import _hash_attributes
 from opentelemetry.sdk.metrics._internal.aggregation import (
-    DefaultAggregation,
     _DropAggregation,
     _ExplicitBucketHistogramAggregation,
 )
@@ -31,6 +30,13 @@ from opentelemetry.sdk.metrics._internal.measurement_consumer import Synchronous
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
+from sightline_processors.cardinality.limiter import OVERFLOW_ATTRIBUTES
+from sightline_processors.cardinality.streams import (
+    guard_of,
+    hash_attributes,
+    kept_attributes,
+    made_aggregation,
+)
 from sightline_processors.report import report
 
 Exemplar = tuple[int, int, int, int]
@@ -137,7 +143,8 @@ def hand_over(taken: Iterable[Taken]) -> None:
     """Adds to the aggregations of every reader, as if each measurement had been recorded there.
 
     In the order of time, because a View may make one stream of several attribute sets: it starts with the
-    first of them, and its exemplars are the last. A failure is counted and keeps nothing else back.
+    first of them, and its exemplars are the last. So may the limit on attribute sets, which counts them in
+    that order. A failure is counted and keeps nothing else back.
     """
     offers: list[Offer] = []
     for each in sorted(taken, key=lambda each: each.content.started_unix_ns):
@@ -151,32 +158,35 @@ def hand_over(taken: Iterable[Taken]) -> None:
 
 def _deliver(taken: Taken) -> list[Offer]:
     """Adds what was taken; returns its exemplars, which are still to be offered."""
-    content, attributes = taken.content, taken.attributes
+    content = taken.content
     sampled = [each for each in content.exemplars if each is not None]
     offers: list[Offer] = []
+    is_noted = False
     for match in _kept_matches(taken.plan.storages, taken.instrument):
-        aggregation = _aggregation(match, attributes, content.started_unix_ns)
+        aggregation, attributes, overflow = _aggregation(match, taken.attributes, content.started_unix_ns)
         _add(aggregation, content)
         offers += [(aggregation._reservoir, value, exemplar, attributes) for value, exemplar in sampled]
+        if overflow is not None and not is_noted:
+            is_noted = True
+            overflow(sum(content.counts))
     return offers
 
 
-def _aggregation(match: Any, attributes: Attributes, started_unix_ns: int) -> Any:
-    """Returns the aggregation of an attribute set; makes it as `_ViewInstrumentMatch` does."""
-    kept = dict(attributes)
-    if match._view._attribute_keys is not None:
-        kept = {key: value for key, value in kept.items() if key in match._view._attribute_keys}
-    key = _hash_attributes(kept)
-    with match._lock:
-        found = match._attributes_aggregation.get(key)
-        if found is None:
-            wanted = match._view._aggregation
-            if isinstance(wanted, DefaultAggregation):
-                wanted = match._instrument_class_aggregation[type(match._instrument)]
-            found = match._attributes_aggregation[key] = wanted._create_aggregation(
-                match._instrument, kept, match._view._exemplar_reservoir_factory, started_unix_ns
-            )
-    return found
+def _aggregation(
+    match: Any, attributes: Attributes, started_unix_ns: int
+) -> tuple[Any, Attributes, Callable[[int], None] | None]:
+    """Returns where an attribute set is aggregated.
+
+    Returns:
+        Its aggregation or that of the overflow set, the attributes of the measurements there, and what
+        counts them in the latter case.
+    """
+    kept = kept_attributes(match, attributes)
+    key = hash_attributes(kept)
+    guard = guard_of(match)
+    if guard is None or key in match._attributes_aggregation or guard.admits(key, kept):
+        return made_aggregation(match, key, kept, started_unix_ns), attributes, None
+    return guard.overflow_aggregation(started_unix_ns), OVERFLOW_ATTRIBUTES, partial(guard.note, key)
 
 
 def _add(aggregation: Any, content: Content) -> None:

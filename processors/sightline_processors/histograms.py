@@ -37,6 +37,9 @@ from sightline_processors.report import report
 
 __all__ = ["Exemplar", "HistogramBuffer", "HistogramBuffers", "Plan", "plan_for"]
 
+MAX_BUFFERS: Final = 30_000
+"""Attribute sets of one MeterProvider's histograms, of 10,000 outcomes; further ones record one by one."""
+
 FLUSH_LOCK_SECONDS: Final = 1.0
 """Longest wait for a buffer's lock: its holder may be what a signal handler has interrupted."""
 
@@ -150,7 +153,11 @@ class HistogramBuffer:
 
 
 class HistogramBuffers:
-    """Holds the buffers of one MeterProvider and flushes them; safe from any thread."""
+    """Holds the buffers of one MeterProvider and flushes them; safe from any thread.
+
+    Memory is bounded by `MAX_BUFFERS`. A limit on attribute sets (`cardinality.guard_instruments`) acts where
+    the buffers are flushed: what is beyond it goes to the overflow set, with its exemplars' traces.
+    """
 
     def __init__(self) -> None:
         self._buffers: dict[Any, HistogramBuffer] = {}
@@ -167,6 +174,8 @@ class HistogramBuffers:
                 return None
             clean: Any = _clean_attribute_value(attributes, None)
             key = (instrument, _hash_attributes(clean))
+            if len(self._buffers) >= MAX_BUFFERS:
+                return self._buffers.get(key)
             return self._buffers.setdefault(key, HistogramBuffer(instrument, clean, plan, self))
         except Exception as error:  # noqa: BLE001  another SDK than the tested one
             report("histograms", "cannot aggregate beside the request; recording one by one", error=error)

@@ -6,7 +6,7 @@ hold already, for microseconds. Items leave at the front only, so the oldest one
 """
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import RLock
 
@@ -29,7 +29,7 @@ class Lane:
     __slots__ = (
         "_asleep", "_called", "_collections", "_due_at", "_left", "_ring", "acknowledged", "append",
         "attention", "batch", "byte_limit", "dropped", "failed", "is_closed", "items", "limits", "lock",
-        "losses", "processed", "queued_bytes", "recovered", "signal", "spooled",
+        "losses", "processed", "queued_bytes", "recovered", "signal", "sources", "spooled",
     )  # fmt: skip
 
     def __init__(self, signal: Signal, limits: Limits, ring: Callable[[], None]) -> None:
@@ -39,6 +39,7 @@ class Lane:
         self.is_closed = False
         self._collections = signal == "metrics"
         self._ring = ring
+        self.sources: tuple[Callable[[], None], ...] = ()
         self.forget()
 
     def forget(self) -> None:
@@ -67,6 +68,16 @@ class Lane:
         if self.queued_bytes > self.byte_limit or len(self.items) >= self.attention:
             self.attend(entry)
 
+    def put_all(self, entries: Sequence[Entry]) -> None:
+        """Queues entries like `put`, at a part of the cost where there is room and nobody to wake."""
+        size = encoded_size(entries)
+        if self.queued_bytes + size <= self.byte_limit and len(self.items) + len(entries) < self.attention:
+            self.queued_bytes += size
+            self.items.extend(entries)
+            return
+        for entry in entries:
+            self.put(entry)
+
     def attend(self, entry: Entry) -> None:
         """Does what a new entry calls for: makes room for it, takes it back, wakes the sending thread."""
         with self.lock:
@@ -82,6 +93,23 @@ class Lane:
             self._set_attention()
         if wakes:
             self._ring()
+
+    def draw(self) -> None:
+        """Has the sources put what they hold back; not with the lock held, which they need for it."""
+        for source in self.sources:
+            source()
+
+    def wake(self) -> None:
+        """Is told by a source that it holds something: the sending thread will draw it."""
+        with self.lock:
+            wakes = self._asleep and not self.is_closed
+            if wakes:
+                self._asleep = False
+                self._set_attention()
+        if wakes:
+            self._ring()
+        elif self.is_closed:
+            self.draw()  # into the account of what is dropped
 
     def count_drop(self, reason: str, count: int = 1) -> None:
         """Counts items that never came to the queue."""
@@ -177,6 +205,7 @@ class Lane:
 
     def mark(self) -> int:
         """Returns the number of the entry that comes next, for `is_settled`."""
+        self.draw()
         with self.lock:
             return self._left + len(self.items)
 
@@ -188,6 +217,7 @@ class Lane:
 
     def ledger(self) -> Ledger:
         """Returns the account at this moment."""
+        self.draw()
         with self.lock:
             return Ledger(
                 self.signal,

@@ -1,5 +1,6 @@
 """What the SDK hands spans and log records to: they are encoded at once and queued, and that is all."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from opentelemetry.sdk._logs import LogRecordProcessor, ReadWriteLogRecord
@@ -15,6 +16,7 @@ from sightline_processors.export.verdicts import Transport
 from sightline_processors.otlp.logs import encode_log_record
 from sightline_processors.otlp.spans import encode_span
 from sightline_processors.tracing.delivery import EncodedSpanProcessor
+from sightline_processors.tracing.rewriting import SpanRewriter, rewritten
 
 _FLUSH_MILLIS = 30_000
 
@@ -74,12 +76,20 @@ class OtlpSpanProcessor(_Delivery, EncodedSpanProcessor):
 
     _signal: Signal = "traces"
 
+    span_rewriters: tuple[SpanRewriter, ...] = ()
+    """Say in this order what becomes of each span that comes to `on_end`; may be replaced at any time.
+
+    A span that comes encoded, `put_encoded`, is not rewritten: who encodes it has bounded and redacted it.
+    """
+
     def on_end(self, span: ReadableSpan) -> None:
-        """Encodes a span that is sampled, and queues it."""
+        """Encodes a span that is sampled, as the rewriters want it, and queues it."""
         try:
             context = span.context
             if context is None or not context.trace_flags.sampled:
                 return
+            if self.span_rewriters:
+                span = rewritten(span, self.span_rewriters)
             item = encode_span(span)
         except Exception as error:  # noqa: BLE001  an object that only looks like a span
             self._lane.count_drop(ENCODING)
@@ -105,6 +115,17 @@ class OtlpSpanProcessor(_Delivery, EncodedSpanProcessor):
                 lane.attend(entry)
         except Exception as error:  # noqa: BLE001  a request must not fail for its telemetry
             report_defect(error)
+
+    def put_all(self, resource: Any, scope: Any, items: Sequence[bytes]) -> None:
+        """Queues spans of one tracer that are encoded already; see `put_encoded`."""
+        self._lane.put_all([(resource, scope, item) for item in items])
+
+    def draw_from(self, source: Callable[[], None]) -> Callable[[], None] | None:
+        """Asks a source for what it holds back, whenever spans are sent; see the base class."""
+        lane = self._lane
+        if source not in lane.sources:
+            lane.sources += (source,)
+        return lane.wake
 
 
 class OtlpLogRecordProcessor(_Delivery, LogRecordProcessor):
