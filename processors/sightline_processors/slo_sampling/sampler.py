@@ -1,0 +1,294 @@
+"""The sampler: records every trace that begins here, and decides at its local root's end which are kept.
+
+A trace that begins here is flagged as sampled at once where its random bits already say that it will be
+kept; any other is recorded without the flag, so that no callee is promised a trace that may be dropped.
+"""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol
+from weakref import WeakSet
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.trace import Link, SpanContext, SpanKind, TraceState, get_current_span
+from opentelemetry.util.types import Attributes
+
+from sightline_processors.report import report
+from sightline_processors.slo_sampling.budget import SpanBudget
+from sightline_processors.slo_sampling.buffer import NOT_SAMPLED, Limits, OpenTrace, Release, TraceBuffer
+from sightline_processors.slo_sampling.choices import (
+    BUDGET,
+    CERTAIN,
+    ERROR,
+    EXEMPLAR,
+    OF_PARENT,
+    PARENT,
+    VIOLATION,
+    Sampled,
+    likelier,
+)
+from sightline_processors.slo_sampling.exemplars import DURATION_BOUNDARIES_SECONDS, ExemplarSlots
+from sightline_processors.slo_sampling.probability import (
+    NEVER,
+    randomness_of,
+    threshold_in,
+    threshold_of,
+    with_threshold,
+)
+
+SPANS_PER_SECOND: Final = 100.0
+EXEMPLAR_INTERVAL_SECONDS: Final = 60.0
+"""Source: `OTEL_METRIC_EXPORT_INTERVAL`, its default."""
+
+
+class RootFacts(NamedTuple):
+    """What is known of a local root when it ends.
+
+    Attributes:
+        route: Whose share of the budget it takes: method and route template, or the span's name.
+        seconds: How long it took.
+        is_violation: Whether it missed its objective (`slow` or `failed`).
+        is_error: Whether its status is an error.
+        series: What tells the attribute sets of its histogram apart; from a bounded set.
+    """
+
+    route: str
+    seconds: float
+    is_violation: bool = False
+    is_error: bool = False
+    series: Hashable = None
+
+
+class Exporting(Protocol):
+    """Exports the spans that are kept."""
+
+    def export(self, choice: Sampled, spans: Sequence[Any]) -> None:
+        """Exports spans, oldest first; must not raise."""
+        ...
+
+
+class SloSampler(Sampler):
+    """Samples by service level objectives; any thread, and nothing raises.
+
+    The spans that it records without the sampled flag are exported by `SloSamplingProcessor` alone.
+
+    Args:
+        spans_per_second: The aim for all kept spans, 0 or more. What must be kept may exceed it.
+        exemplar_interval_seconds: How often each bucket's first request is kept, without `renew_exemplars`.
+        boundaries: Of the buckets, in seconds.
+        limits: Of the spans that are held until their trace is decided.
+        clock: Monotonic seconds.
+
+    Attributes:
+        buffer: Holds the spans.
+        processor: Exports what is kept; None until there is one.
+        on_first_root: Called once, when the first trace begins without a processor.
+    """
+
+    def __init__(
+        self,
+        spans_per_second: float = SPANS_PER_SECOND,
+        *,
+        exemplar_interval_seconds: float = EXEMPLAR_INTERVAL_SECONDS,
+        boundaries: Sequence[float] = DURATION_BOUNDARIES_SECONDS,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.spans_per_second = spans_per_second
+        self.buffer = TraceBuffer(limits)
+        self.processor: Exporting | None = None
+        self.on_first_root: Callable[[], object] | None = None
+        self._budget = SpanBudget(spans_per_second, clock)
+        self._exemplars = ExemplarSlots(exemplar_interval_seconds, boundaries, clock)
+        self._kept: Counter[str] = Counter()
+        _all.add(self)
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        """Decides whether a span is recorded, and whether it is flagged; see the module's docstring."""
+        del name, kind, links, trace_state
+        parent = get_current_span(parent_context).get_span_context()
+        if not parent.is_valid or parent.is_remote:
+            _, is_flagged, state = self.begin(trace_id, parent if parent.is_valid else None)
+            decision = Decision.RECORD_AND_SAMPLE if is_flagged else Decision.RECORD_ONLY
+            return SamplingResult(decision, attributes, state)
+        if parent.trace_flags.sampled or self.buffer.is_kept(trace_id):
+            decision = Decision.RECORD_AND_SAMPLE
+        elif self.buffer.records(trace_id):
+            decision = Decision.RECORD_ONLY
+        else:  # below an excluded request, or of a trace that is long over
+            return SamplingResult(Decision.DROP, None, parent.trace_state)
+        return SamplingResult(decision, attributes, parent.trace_state)
+
+    def get_description(self) -> str:
+        """Returns the sampler's name with its budget."""
+        return f"SightlineSlo{{{self.spans_per_second:g}}}"
+
+    def begin(self, trace_id: int, parent: SpanContext | None) -> tuple[OpenTrace, bool, TraceState | None]:
+        """Begins a local root, for `decide`.
+
+        Args:
+            trace_id: Of its trace.
+            parent: Valid and remote, or None.
+
+        Returns:
+            Its trace, whether the span is flagged as sampled, and the trace state of its context.
+        """
+        if self.on_first_root is not None:
+            self._attach()
+        with self.buffer.lock:
+            promise = self._promise(trace_id) if parent is None else promise_of(trace_id, parent)
+            trace, releases = self.buffer.begin(trace_id, promise)
+        if releases:
+            self._deliver(releases)
+        if parent is not None:
+            return trace, bool(parent.trace_flags.sampled), parent.trace_state
+        state = None if promise is None else with_threshold(None, promise.threshold)
+        return trace, promise is not None, state
+
+    def decide(self, trace: OpenTrace, facts: RootFacts, parent: SpanContext | None) -> bool:
+        """Ends a local root that is not encoded yet; never raises.
+
+        Args:
+            trace: What `begin` gave.
+            facts: Of the local root.
+            parent: As `begin` had it.
+
+        Returns:
+            False when the root is not kept and not to be encoded; otherwise it is to be given to `put_root`
+            of the processor.
+        """
+        try:
+            is_over = self.close(trace, facts, parent)
+        except Exception as error:  # noqa: BLE001  fail open
+            report("sampling", "could not decide about a trace; it is not sampled", error=error)
+            return False
+        with self.buffer.lock:
+            if not is_over or trace.choice is not None:
+                return True
+            self.buffer.counts[NOT_SAMPLED] += 1
+            return False
+
+    def close(self, trace: OpenTrace, facts: RootFacts, parent: SpanContext | None) -> bool:
+        """Ends a local root, and exports its children or drops them; tells whether its trace is decided."""
+        with self.buffer.lock:
+            choice = self._choice(trace, facts, parent)
+            releases = self.buffer.close(trace, choice)
+            is_over = trace.open_roots <= 0
+        if releases:
+            self._deliver(releases)
+        return is_over
+
+    def take(
+        self, trace_id: int, span: Any, size: int, *, is_error: bool = False, is_flagged: bool = False
+    ) -> None:
+        """Takes a span that has ended; the arguments are those of `TraceBuffer.take`."""
+        releases = self.buffer.take(trace_id, span, size, is_error=is_error, is_flagged=is_flagged)
+        if releases:
+            self._deliver(releases)
+
+    def reopened(self, context: SpanContext, parent: SpanContext | None) -> OpenTrace:
+        """Returns the open trace of a local root that ends; a new one where it had to make room."""
+        found = self.buffer.open.get(context.trace_id)
+        if found is not None:
+            return found
+        promise = None
+        if context.trace_flags.sampled:
+            threshold = threshold_in(context.trace_state) if parent is None else None
+            promise = OF_PARENT if threshold is None else Sampled(BUDGET, threshold)
+        return OpenTrace(context.trace_id, promise)
+
+    def renew_exemplars(self) -> None:
+        """Wants the first request of each bucket again; for whoever collects the metrics."""
+        with self.buffer.lock:
+            self._exemplars.renew()
+
+    def set_boundaries(self, boundaries: Sequence[float]) -> None:
+        """Takes the boundaries of the histogram's buckets, in seconds, ascending."""
+        self._exemplars.boundaries = tuple(boundaries)
+
+    def kept(self) -> Mapping[str, int]:
+        """Returns how many spans were kept, by reason."""
+        with self.buffer.lock:
+            return dict(self._kept)
+
+    def finish(self) -> None:
+        """Decides all open traces, at the end of the process."""
+        self._deliver(self.buffer.finish())
+
+    def forget(self) -> None:
+        """Starts anew in a forked process; the parent exports what was open at the fork."""
+        self.buffer.forget()
+        self._kept = Counter()
+
+    def _attach(self) -> None:
+        attach, self.on_first_root = self.on_first_root, None
+        try:
+            if attach is not None:
+                attach()
+        except Exception as error:  # noqa: BLE001  another SDK: its processors stay as they are
+            report("sampling", "could not attach the sampler to its exporters", error=error)
+
+    def _promise(self, trace_id: int) -> Sampled | None:
+        threshold = threshold_of(self._budget.head_probability())
+        return Sampled(BUDGET, threshold) if randomness_of(trace_id, None) >= threshold else None
+
+    def _choice(self, trace: OpenTrace, facts: RootFacts, parent: SpanContext | None) -> Sampled | None:
+        """Returns what speaks for a local root that ends, with the lock held."""
+        # Also where something else speaks for it: its measurement is the first of its bucket all the same.
+        is_exemplar = self._exemplars.take(facts.series, facts.seconds)
+        if facts.is_violation:
+            return CERTAIN[VIOLATION]
+        if facts.is_error:
+            return CERTAIN[ERROR]
+        if is_exemplar:
+            return CERTAIN[EXEMPLAR]
+        if trace.choice is not None and trace.choice.is_certain:
+            return trace.choice
+        if parent is not None:
+            return promise_of(trace.trace_id, parent)
+        threshold = threshold_of(self._budget.offer(facts.route, trace.ended_spans + 1))
+        drawn = threshold < NEVER and randomness_of(trace.trace_id, None) >= threshold
+        return likelier(Sampled(BUDGET, threshold) if drawn else None, trace.promise)
+
+    def _deliver(self, releases: Sequence[Release]) -> None:
+        with self.buffer.lock:
+            for choice, spans in releases:
+                self._kept[choice.reason] += len(spans)
+                if choice.reason != BUDGET:
+                    self._budget.spend(len(spans))
+        if self.processor is not None:
+            for choice, spans in releases:
+                self.processor.export(choice, spans)
+
+
+def promise_of(trace_id: int, parent: SpanContext) -> Sampled | None:
+    """Returns what a remote parent's sampled flag promises; None where it is not set."""
+    if not parent.trace_flags.sampled:
+        return None
+    threshold = threshold_in(parent.trace_state)
+    if threshold is None or randomness_of(trace_id, parent.trace_state) < threshold:
+        return OF_PARENT  # sampled for a reason that the threshold does not tell
+    return Sampled(PARENT, threshold)
+
+
+_all: "WeakSet[SloSampler]" = WeakSet()
+
+
+def _forget_all() -> None:
+    for sampler in list(_all):
+        sampler.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
