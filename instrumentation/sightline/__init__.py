@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sightline.errors import InstrumentationError, SettingsError, SightlineError
     from sightline.instrumentor import SightlineInstrumentor
     from sightline.middleware import SightlineMiddleware
+    from sightline.sla_decorator import sla
 
 __all__ = [
     "InstrumentationError",
@@ -25,6 +26,7 @@ __all__ = [
     "SightlineMiddleware",
     "background",
     "correlation_id",
+    "sla",
 ]
 
 _MODULES = {
@@ -34,6 +36,7 @@ _MODULES = {
     "SightlineInstrumentor": "instrumentor",
     "SightlineMiddleware": "middleware",
     "correlation_id": "correlation",
+    "sla": "sla_decorator",
 }
 
 

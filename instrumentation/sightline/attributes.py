@@ -8,7 +8,7 @@ Source: semantic conventions v1.44.0, http-spans and http-metrics.
 
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry.semconv.attributes.client_attributes import CLIENT_ADDRESS
@@ -166,7 +166,7 @@ def request_attributes(
     headers: Sequence[RawHeader],
     method: str,
     hop: "Hop",
-    redacted_query_parameters: Collection[str] | None = None,
+    redact: Callable[[str], str] = redact_query,
 ) -> Attributes:
     """Returns the attributes that are known when the span starts, so that samplers can read them.
 
@@ -175,7 +175,7 @@ def request_attributes(
         headers: `(name, value)` byte pairs, names lower-case.
         method: The method from the known set, or `_OTHER`.
         hop: The client as seen through the trusted proxies.
-        redacted_query_parameters: Replaces the built-in lists of query keys to redact.
+        redact: Redacts the query string.
     """
     attributes: Attributes = {
         HTTP_REQUEST_METHOD: method,
@@ -186,7 +186,7 @@ def request_attributes(
     if method != original:
         attributes[HTTP_REQUEST_METHOD_ORIGINAL] = bounded_text(original)
     if query := scope.get("query_string"):
-        redacted = redact_query(query.decode("latin-1"), redacted_query_parameters)
+        redacted = redact(query.decode("latin-1"))
         attributes[URL_QUERY] = bounded_text(redacted)
     if version := protocol_version_of(scope):
         attributes[NETWORK_PROTOCOL_VERSION] = version

@@ -7,6 +7,7 @@ from typing import Any
 from opentelemetry.sdk._configuration import _OTelSDKConfigurator
 
 from sightline.configuration_file import CONFIG_FILE_VARIABLE, load_configuration_file
+from sightline.deciding import decide_and_bound
 from sightline.environment import sanitize_environment, sdk_disabled
 from sightline.export_adoption import adopt_exporters
 from sightline_processors.report import logger
@@ -25,6 +26,7 @@ class SightlineConfigurator(_OTelSDKConfigurator):
                 kwargs = {}  # the file says it all; the SDK warns of anything beside it
             super()._configure(**kwargs)  # type: ignore[no-untyped-call]
             adopt_exporters()
+            decide_and_bound()
         except Exception as error:  # noqa: BLE001  fail open: the program starts without an SDK
             logger.warning(
                 "OpenTelemetry could not be configured (%s: %s); the program runs without exporting "

@@ -25,9 +25,9 @@ from opentelemetry.trace import Span
 from sightline import names
 from sightline.attributes import bounded_text, encodable
 from sightline.correlation import correlation_id_of
+from sightline.options import process_redactor
 from sightline.recorder import qualified_name
 from sightline.types import Attributes
-from sightline_processors import redact_text
 
 SIGNAL_VARIABLE: Final = "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN"
 EVENT_NAME: Final = "http.server.request.exception"
@@ -91,7 +91,7 @@ def message_of(error: BaseException) -> str:
         text = str(error)
     except Exception:  # noqa: BLE001  a __str__ of the application's own
         text = "(its message cannot be read)"
-    return bounded_text(redact_text(bounded_text(text)))
+    return bounded_text(process_redactor().text(bounded_text(text)))
 
 
 _expected: deque[None] = deque(maxlen=1000)
@@ -145,7 +145,9 @@ def exception_attributes(error: BaseException) -> Attributes:
     if error.__traceback__ is not None:
         stacktrace = "".join(traceback.format_exception(error))
         # The end of a stack trace says where it happened: the beginning is what goes.
-        attributes[EXCEPTION_STACKTRACE] = encodable(redact_text(stacktrace[-MAX_STACKTRACE_CHARACTERS:]))
+        attributes[EXCEPTION_STACKTRACE] = encodable(
+            process_redactor().text(stacktrace[-MAX_STACKTRACE_CHARACTERS:])
+        )
     return attributes
 
 

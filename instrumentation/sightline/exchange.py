@@ -27,16 +27,11 @@ from sightline.attributes import full_url
 from sightline.correlation import CONTEXT_KEY as CORRELATION_KEY
 from sightline.options import OPTIONS_KEY, CaptureOptions
 from sightline.recorder import Recorder
-from sightline.request_facts import Ending, RequestFacts, connection_of, facts_of
+from sightline.request_facts import EXCLUDED, Ending, RequestFacts, connection_of, facts_of
 from sightline.server_span import ServerSpan
 from sightline.types import Attributes, Message, RawHeader, Receive, Scope, Send, ServerRequestHook
 from sightline_processors.report import report
 from sightline_processors.tracing.ids import random_span_id, random_trace_id
-
-COMPLETED: Final = "completed"
-CLIENT_DISCONNECT: Final = "client_disconnect"
-ERROR: Final = "error"
-CANCELLED: Final = "cancelled"
 
 NO_ATTRIBUTES: Final[Attributes] = {}
 
@@ -72,8 +67,10 @@ class Exchange(ABC):
     is_over = False
     _has_length = False
     _response_attributes: Attributes = NO_ATTRIBUTES
+    _queue_seconds: float | None = None
 
     _request_bytes: int | None
+    _flags: int
 
     def __init__(
         self, recorder: Recorder, current: Context, scope: Scope, receive: Receive, send: Send
@@ -85,6 +82,7 @@ class Exchange(ABC):
         self._receive = receive
         self._send = send
         self._request_bytes = None
+        self._flags = 0
         headers = scope["headers"]
         if type(headers) is not list:
             headers = scope["headers"] = list(headers)  # ASGI allows an iterable that is read once
@@ -120,13 +118,24 @@ class Exchange(ABC):
             self._opened()
 
     def _start_span(self, facts: RequestFacts, headers: Sequence[RawHeader], current: Context) -> Span:
-        """Starts the span where URLs are excluded or headers captured."""
-        options = self._options
-        if options.excludes_urls and options.excluded_urls.url_disabled(full_url(self.scope)):
+        """Starts the span where probes are told apart, headers captured or proxies asked for their time."""
+        recorder, scope = self._recorder, self.scope
+        by_name = dict(headers)
+        if recorder.excludes(scope, by_name):
+            self._flags = EXCLUDED
+        options = recorder.options
+        if options.excludes_urls and options.excluded_urls.url_disabled(full_url(scope)):
+            self._flags = EXCLUDED
             return _unsampled()
         capture = options.captured_request_headers
         captured = None if capture is None else capture.attributes(headers)
-        return self._recorder.server_tracer.start(facts, self.scope, current, self._started_unix_ns, captured)
+        span = recorder.server_tracer.start(facts, scope, current, self._started_unix_ns, captured)
+        queue = recorder.request_queue
+        if queue is not None:
+            self._queue_seconds = queue.seconds(scope, by_name, self._started_unix_ns)
+            if self._queue_seconds is not None:
+                queue.record(self._queue_seconds, span.get_span_context(), self._started_unix_ns)
+        return span
 
     def _opened(self) -> None:  # noqa: B027  few have something to do here
         """Counts what has begun, where the facts of the connection do not."""
@@ -226,9 +235,6 @@ class Exchange(ABC):
         error = exceptions.unwrapped(error)
         return self._recorder.error_type(error), exceptions.message_of(error)
 
-    def _ending(self, status_code: int | None, reason: str, error_type: str | None) -> Ending:
-        return self._shared.ending(self.scope, status_code, reason, error_type)
-
     def _end_span(
         self, ending: Ending, more: Attributes, *, description: str | None, duration_ns: int
     ) -> None:
@@ -242,7 +248,7 @@ class Exchange(ABC):
             return
         outcome = ending.outcome
         if span.is_recording():  # of another SDK
-            span.set_attributes({**outcome.span_attributes, **more, names.END_REASON: ending.reason})
+            span.set_attributes({**outcome.span_attributes, **more, **ending.attributes})
             if getattr(span, "name", None) in (None, self._shared.early_name):
                 span.update_name(outcome.span_name)
             if outcome.is_error:

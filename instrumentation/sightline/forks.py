@@ -110,7 +110,9 @@ def _processors() -> Iterator[Any]:
     """Yields the processors of spans and of log records."""
     spans = getattr(trace.get_tracer_provider(), "_active_span_processor", None)
     logs = getattr(_logs.get_logger_provider(), "_multi_log_record_processor", None)
-    yield from getattr(spans, "_span_processors", ())
+    for processor in getattr(spans, "_span_processors", ()):
+        yield processor
+        yield from getattr(processor, "targets", ())  # of one that stands before others
     yield from getattr(logs, "_log_record_processors", ())
 
 

@@ -15,9 +15,19 @@ from typing import Final
 
 from opentelemetry.trace import NonRecordingSpan
 
-from sightline.exchange import CANCELLED, CLIENT_DISCONNECT, COMPLETED, ERROR, NO_ATTRIBUTES, Exchange
-from sightline.request_facts import SERVER_ERROR, Ending
+from sightline.access_records import tell_access_log
+from sightline.exchange import NO_ATTRIBUTES, Exchange
+from sightline.request_facts import (
+    CANCELLED,
+    CLIENT_DISCONNECT,
+    COMPLETED,
+    ERROR,
+    SERVER_ERROR,
+    STREAM,
+    Ending,
+)
 from sightline.request_metrics import MAX_PENDING, Measurement
+from sightline.saturation import snapshot
 from sightline.server_span import ServerSpan
 from sightline.types import Message
 from sightline_processors.report import report
@@ -66,7 +76,7 @@ class HttpExchange(Exchange):
             self._call_hook(self._options.client_request_hook, self.scope, message)
         return message
 
-    def __call__(self, message: Message) -> Awaitable[None]:
+    def __call__(self, message: Message) -> Awaitable[None]:  # noqa: C901  the way of every response
         """Passes one message of the application on to the server; is the application's `send`."""
         # Not a coroutine itself: most messages go on with nothing left to do after them.
         try:
@@ -85,6 +95,8 @@ class HttpExchange(Exchange):
             elif kind == "http.response.start":
                 message = self._with_correlation_header(message)
                 status = self._status_code = int(message["status"])
+                if self._shared.has_access_log:
+                    self._tell_access_log(status)
                 # Not where an `except` block that may raise again sends a 5xx, and not where more is to come.
                 if status < SERVER_ERROR and self._shared.is_plain and "trailers" not in message:
                     self._ends_early = True
@@ -124,6 +136,17 @@ class HttpExchange(Exchange):
                     self._end(COMPLETED)  # not where an `except` block that may raise again sends a 5xx
             except Exception as error:  # noqa: BLE001  fail open: the response has been sent
                 report("stop", _NOT_FINISHED, error=error)
+
+    def _tell_access_log(self, status_code: int) -> None:
+        """Leaves what the server's access record, which it writes about now, needs for the verdict."""
+        tell_access_log(
+            self.context,
+            self._shared.verdict_so_far,
+            self.scope,
+            status_code,
+            self._clock_started_ns,
+            self._flags,
+        )
 
     def _look_at_start(self, message: Message) -> None:
         """Reads what few responses, or few set-ups, have in their first message."""
@@ -201,7 +224,12 @@ class HttpExchange(Exchange):
         shared = self._shared
         duration_ns = perf_counter_ns() - self._clock_started_ns
         ended_unix_ns = self._started_unix_ns + duration_ns
-        ending = shared.ending(self.scope, self._status_code, COMPLETED, None)
+        ending = shared.ending(self.scope, self._status_code, COMPLETED, None, self._flags)
+        if duration_ns > ending.watched_over_ns:
+            self._response_bytes = response_bytes
+            self._clock_stopped_ns = self._clock_started_ns + duration_ns
+            self._end(COMPLETED)
+            return
         is_held_back = span.finish(ending, NO_ATTRIBUTES, None, ended_unix_ns)
         measurement = (
             ending, duration_ns, self._request_bytes, response_bytes, span, ended_unix_ns, is_held_back
@@ -220,7 +248,11 @@ class HttpExchange(Exchange):
         shared = self._shared
         duration_ns = (self._clock_stopped_ns or perf_counter_ns()) - self._clock_started_ns
         ended_unix_ns = self._started_unix_ns + duration_ns
-        ending = shared.ending(self.scope, self._status_code, reason, error_type)
+        ending = shared.ending(
+            self.scope, self._status_code, reason, error_type, self._flags | STREAM * self._is_stream
+        )
+        if duration_ns > ending.watched_over_ns:
+            ending = self._took_long(ending, duration_ns)
         span = self.span
         is_held_back = False
         if type(span) is ServerSpan:
@@ -245,10 +277,32 @@ class HttpExchange(Exchange):
         if self._is_stream:
             self._record_stream(ending)
 
+    def _took_long(self, ending: Ending, duration_ns: int) -> Ending:
+        """Returns how a request ended that took long; its span says how busy the process was."""
+        if ending.slow is not None and duration_ns > ending.slow_over_ns:
+            ending = ending.slow
+        recorder = self._recorder
+        seconds = duration_ns / 1e9
+        busy = snapshot(duration_seconds=seconds, queue_seconds=self._queue_seconds)
+        self._response_attributes = {**self._response_attributes, **busy}
+        if duration_ns > recorder.alert_over_ns:
+            recorder.alerts.alert_slow_request(
+                duration_seconds=seconds,
+                threshold_seconds=recorder.alert_over_ns / 1e9,
+                context=self.context,
+                method=self._shared.method,
+                route=ending.outcome.route,
+                status_code=self._status_code,
+                correlation_id=self.correlation_id,
+                more=busy,
+            )
+        return ending
+
     def _record(self, measurement: Measurement) -> None:
         """Records a request by itself, where it cannot wait for others."""
         ending, duration_ns, request_bytes, response_bytes, span, _, is_held_back = measurement
         ending.recording.record(measurement, self.context)
+        ending.cell.add(ending.verdict, [duration_ns / 1e9])
         if is_held_back:
             span.hand_over()
         if self._shared.active is not None:

@@ -36,6 +36,8 @@ from sightline.middleware import SightlineMiddleware
 from sightline.options import CaptureOptions, capture_options
 from sightline.outgoing_calls import watch_clients
 from sightline.propagation import propagate_correlation, release_propagation
+from sightline.saturation import release_loops
+from sightline.service_levels import forget_objectives
 from sightline.shutdown import flush_at_the_end, flushing_send, release_shutdown
 from sightline.structured_logs import correlate_structured_logs, release_structured_logs
 from sightline.types import ASGIApp, ClientHook, Receive, Scope, Send, ServerRequestHook
@@ -93,6 +95,8 @@ class SightlineInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base
         release_shutdown()
         release_propagation()
         release_structured_logs()
+        release_loops()
+        forget_objectives()
         restore_logging()
 
     @staticmethod

@@ -28,19 +28,17 @@ from opentelemetry.sdk import _logs as sdk_logs
 from opentelemetry.trace import get_current_span
 from opentelemetry.util.types import AnyValue
 
+from sightline.access_records import ACCESS_LOGGERS, verdict_so_far
 from sightline.attributes import encodable
 from sightline.correlation import correlation_id_of
 from sightline.exceptions import answered_by_server, exception_attributes, is_recorded_in_logs
 from sightline.names import LOG_CORRELATION_ID
-from sightline_processors import redact_query
+from sightline.options import process_redactor
 from sightline_processors.report import report, warn_once
+from sightline_processors.sla.verdict import OUTCOME_ATTRIBUTE
 
 ABSENT: Final = "-"
 """Value of the record attributes outside a request, as access logs write it."""
-
-ACCESS_LOGGERS: Final = frozenset(
-    {"uvicorn.access", "gunicorn.access", "hypercorn.access", "granian.access", "_granian.access"}
-)
 
 SERVER_LOGGERS: Final = frozenset({"uvicorn.error", "gunicorn.error", "hypercorn.error"})
 """Loggers of the servers, whose record of an exception would be the second one in logs."""
@@ -96,12 +94,14 @@ def _ids_of(context: Context) -> dict[str, str]:
 
 
 def _add_ids(record: logging.LogRecord) -> None:
-    """Sets the three attributes; a value that the application passed as `extra` stays."""
+    """Sets the three attributes, on access records the verdict too; what came as `extra` stays."""
     context = _context_of(record)
     fields = record.__dict__
     fields.setdefault(LOG_CORRELATION_ID, correlation_id_of(context) or ABSENT)
     for name, value in _ids_of(context).items():
         fields.setdefault(name, value)
+    if record.name in ACCESS_LOGGERS and (verdict := verdict_so_far(context)) is not None:
+        fields.setdefault(OUTCOME_ATTRIBUTE, verdict)
 
 
 class RecordBridge(LoggingHandler):
@@ -146,7 +146,7 @@ class RecordBridge(LoggingHandler):
             translated.body = encodable(translated.body)
             if record.name in ACCESS_LOGGERS:
                 translated.body = _TARGET_QUERY.sub(
-                    lambda match: f"?{redact_query(match[1])}", translated.body
+                    lambda match: f"?{process_redactor().query(match[1])}", translated.body
                 )
         return translated
 

@@ -34,7 +34,7 @@ class SightlineMiddleware:
     def __init__(self, app: ASGIApp, options: CaptureOptions | None = None) -> None:
         watch_dispatch()
         self.app = app
-        self._recorder = Recorder(options or capture_options())
+        self._recorder = Recorder(options or capture_options(), getattr(app, "__self__", app))
 
     async def __call__(  # noqa: C901, PLR0912  the way of every request, in one piece: a call less is felt
         self, scope: Scope, receive: Receive, send: Send

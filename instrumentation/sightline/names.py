@@ -41,6 +41,21 @@ WEBSOCKET_MESSAGES: Final = "sightline.websocket.messages"
 """Counter, `{message}`, by direction."""
 WEBSOCKET_IO: Final = "sightline.websocket.io"
 """Counter, `By`: payload bytes, by direction."""
+EVENT_LOOP_LAG: Final = "sightline.event_loop.lag"
+"""Histogram, `s`, no attributes: how late the timers of event loops are.
+
+On the span of a slow request: float, seconds, the most while the request ran.
+"""
+THREADS_WAITING: Final = "sightline.threads.waiting"
+"""Gauge, `{task}`, no attributes: what waits for a thread, on all event loops of the process.
+
+On the span of a slow request: int, the most while the request ran, on the request's loop.
+"""
+REQUEST_QUEUE_TIME: Final = "sightline.request.queue_time"
+"""Histogram, `s`, no attributes: what requests waited in front of the application, 0 to 1 h.
+
+On the span of a slow request: float, seconds.
+"""
 BACKGROUND_DURATION: Final = "sightline.background.duration"
 """Histogram, `s`: background tasks, by function."""
 TELEMETRY_DROPPED: Final = "sightline.telemetry.dropped"

@@ -1,9 +1,10 @@
 """What one application's capture is configured with: values from code, else from variables."""
 
+import fnmatch
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 from opentelemetry._logs import LoggerProvider
 from opentelemetry.context import create_key
@@ -23,8 +24,9 @@ from sightline.attributes import KNOWN_METHODS, known_methods
 from sightline.configuration_file import file_configuration
 from sightline.errors import SettingsError
 from sightline.header_capture import HeaderCapture
-from sightline.settings import Settings, load_settings
+from sightline.settings import OFF, Settings, load_settings
 from sightline.types import ClientHook, ServerRequestHook
+from sightline_processors.redaction import Redactor, redact_query
 from sightline_processors.report import warn_once
 
 OPTIONS_KEY = create_key("sightline.options")
@@ -55,7 +57,8 @@ class CaptureOptions:
         methods: Methods that keep their name.
         captured_request_headers: Captures them; None for none.
         captured_response_headers: The same of responses.
-        redacted_query_parameters: Replaces the built-in lists of query keys; None for those.
+        redactor: Redacts what others put on spans.
+        redact_query: Redacts query strings.
     """
 
     settings: Settings
@@ -71,7 +74,8 @@ class CaptureOptions:
     methods: frozenset[str]
     captured_request_headers: HeaderCapture | None
     captured_response_headers: HeaderCapture | None
-    redacted_query_parameters: frozenset[str] | None = None
+    redactor: Redactor
+    redact_query: Callable[[str], str]
 
 
 def capture_options(
@@ -120,7 +124,8 @@ def capture_options(
         excluded_urls=urls,
         excludes_urls=bool(getattr(urls, "_excluded_urls", True)),
         methods=known_methods() if file is None else file.known_methods or KNOWN_METHODS,
-        redacted_query_parameters=None if file is None else file.sensitive_query_parameters,
+        redactor=process_redactor(),
+        redact_query=_query_redaction(None if file is None else file.sensitive_query_parameters),
         captured_request_headers=_capture(
             "request",
             _name_patterns(
@@ -144,6 +149,18 @@ def process_settings() -> Settings:
     """Returns the `SIGHTLINE_*` settings, read and reported once per process."""
     file = file_configuration()
     return load_settings(file_options=None if file is None else file.options)
+
+
+@cache
+def process_redactor() -> Redactor:
+    """Returns what redacts for this process."""
+    keys = process_settings().redact
+    return Redactor(enabled=False) if keys == (OFF,) else Redactor(keys)
+
+
+def _query_redaction(keys: frozenset[str] | None) -> Callable[[str], str]:
+    """Returns what redacts query strings: by the keys of the configuration file, if it has some."""
+    return process_redactor().query if keys is None else partial(redact_query, keys=keys)
 
 
 def _excluded_urls() -> ExcludeList:
@@ -214,7 +231,8 @@ def _valid_names(names: Sequence[str] | None) -> list[str]:
 def _capture(side: str, wanted: Sequence[str], masked: Sequence[str]) -> HeaderCapture | None:
     if not wanted:
         return None
-    return HeaderCapture(side, _any_of(wanted), _any_of((*masked, *CREDENTIAL_HEADERS)))
+    extra = [fnmatch.translate(key) for key in process_settings().redact if key != OFF]
+    return HeaderCapture(side, _any_of(wanted), _any_of((*masked, *extra, *CREDENTIAL_HEADERS)))
 
 
 def _any_of(names: Sequence[str]) -> re.Pattern[str]:

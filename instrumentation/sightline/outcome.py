@@ -39,7 +39,8 @@ class Outcome:
 
     Attributes:
         span_name: `{method} {route}` or `{method}`.
-        route_attributes: `http.route`, where a route handled the request.
+        route: The route template, where a route handled the request.
+        route_attributes: `http.route`, likewise.
         is_error: Whether the span's status is an error.
         span_attributes: What is known at the end of the span only.
         metric_attributes: The attribute set of the histograms.
@@ -49,6 +50,7 @@ class Outcome:
     """
 
     span_name: str
+    route: str | None
     route_attributes: Attributes
     is_error: bool
     span_attributes: Attributes
@@ -87,6 +89,7 @@ def outcome_of(key: OutcomeKey, *, duplicated: bool) -> Outcome:
     name = span_name(key.method, key.route)
     return Outcome(
         span_name=name,
+        route=key.route,
         route_attributes=route_attributes(key.route),
         is_error=key.error_type is not None,
         span_attributes={**ended, **renamed(ended)} if duplicated else ended,

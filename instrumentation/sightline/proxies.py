@@ -62,7 +62,7 @@ def client_hop(scope: Scope, headers: Sequence[RawHeader], trusted: Sequence[Net
     client = scope.get("client")
     direct = _direct_hop(client[0] if client else None, scope.get("scheme", "http"))
     peer = direct.address
-    if not trusted or peer is None or not _is_trusted(peer, tuple(trusted)):
+    if not trusted or peer is None or not is_trusted(peer, tuple(trusted)):
         return direct
     scheme = direct.scheme
     found = _last_untrusted(peer, _forwarded(headers), tuple(trusted))
@@ -86,7 +86,7 @@ def _last_untrusted(peer: str, hops: Sequence[_Forwarded], trusted: tuple[Networ
         if address is None:  # "unknown" or an obfuscated name: the trail ends here
             return _Forwarded(found.address, hop.scheme or found.scheme, hop.host or found.host)
         found = _Forwarded(str(address), hop.scheme or found.scheme, hop.host or found.host)
-        if not _is_trusted(found.address, trusted):
+        if not is_trusted(found.address, trusted):
             break
     return found
 
@@ -144,7 +144,8 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
 
 
 @lru_cache(maxsize=1024)
-def _is_trusted(address: str, trusted: tuple[Network, ...]) -> bool:
+def is_trusted(address: str, trusted: tuple[Network, ...]) -> bool:
+    """Tells whether an address is in one of the trusted networks."""
     parsed = _address(address)
     if parsed is None:
         return False

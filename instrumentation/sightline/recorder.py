@@ -6,6 +6,8 @@ computed once in `attributes.py`.
 """
 
 from collections.abc import Mapping, Sequence
+from hmac import compare_digest
+from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -26,21 +28,35 @@ from sightline import names
 from sightline.attributes import OTHER_METHOD
 from sightline.boundaries import DURATION_BOUNDARIES_SECONDS, LONG_BOUNDARIES_SECONDS
 from sightline.context_headers import HeaderGetter, remote_parent
+from sightline.correlation import correlation_id_of
+from sightline.known_routes import known_routes
 from sightline.old_conventions import OldMetrics, is_duplicated
 from sightline.options import CaptureOptions
 from sightline.outcome import Outcome, OutcomeKey, outcome_of
 from sightline.request_facts import RequestFacts, SharedFacts
 from sightline.request_metrics import RequestRecording, request_metrics
+from sightline.saturation import request_queue
+from sightline.series import SCOPE_NAME, guard_metrics, process_routes
 from sightline.server_tracer import ForeignTracer, ServerTracer
-from sightline.types import RawHeader
+from sightline.service_levels import process_objectives
+from sightline.types import RawHeader, Scope
+from sightline_processors.performance_alerts import PerformanceAlerts
 
 _getter = HeaderGetter()
 
-SCOPE_NAME: Final = "sightline"
 SCHEMA_URL: Final = Schemas.V1_44_0.value
 
 MAX_OUTCOMES: Final = 10_000
 """Cached outcomes per application; beyond them an outcome is computed each time, nothing is evicted."""
+
+MAX_STATUSES: Final = 20
+"""Distinct statuses per application beyond the registered ones, such as 499 and 520."""
+
+PROBE_HEADER: Final = b"x-sightline-probe"
+"""Carries `SIGHTLINE_PROBE_TOKEN`, by which a probe makes itself known."""
+
+_REGISTERED: Final = frozenset(map(int, HTTPStatus))
+_CLASSES: Final = frozenset({100, 200, 300, 400, 500})
 
 MAX_ERROR_TYPES: Final = 200
 """Distinct `error.type` values per application; further ones are `_OTHER`."""
@@ -65,6 +81,24 @@ class BoundedNames:
             return OTHER_METHOD
         self._seen.add(name)
         return name
+
+
+class BoundedNumbers:
+    """Lets the first numbers through; constant memory.
+
+    Args:
+        limit: Distinct numbers that are admitted, for the life of the process.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._seen: set[int] = set()
+
+    def admits(self, number: int) -> bool:
+        """Tells whether a number is one of the first."""
+        if number not in self._seen and len(self._seen) < self._limit and 100 <= number < 600:  # noqa: PLR2004
+            self._seen.add(number)
+        return number in self._seen
 
 
 def instrumentation_scope(options: CaptureOptions) -> tuple[Tracer, Meter, Logger]:
@@ -93,9 +127,12 @@ class Recorder:
         w3c_propagator: The global propagator, if it reads nothing but W3C trace context and baggage.
     """
 
-    def __init__(self, options: CaptureOptions) -> None:
+    def __init__(self, options: CaptureOptions, app: object = None) -> None:
         self.options = options
+        self._app = app
+        self._routes = -1
         self._set_up()
+        process_objectives().users.add(self)
 
     def _set_up(self) -> None:
         self._providers = _providers(self.options)
@@ -103,9 +140,13 @@ class Recorder:
         sdk_tracer = _sdk_tracer(self.tracer)
         self.is_settled = sdk_tracer is not None
         self.is_swift = self.is_settled and self.options.server_request_hook is None
-        self.is_plain = not self.options.excludes_urls and self.options.captured_request_headers is None
         self.telling_headers = frozenset({*_TRACE_HEADERS, *self.options.correlation_headers})
         self.requests = request_metrics(meter)
+        self.levels = self.requests.levels
+        self.alerts = PerformanceAlerts(self.logger, meter, correlation_id_of=correlation_id_of)
+        self.alert_over_ns = round(self.options.settings.slow_request * 1e9)
+        self.request_queue = request_queue(meter, self.options.settings.trusted_proxies)
+        self.is_plain = self._is_plain()
         self.server_tracer = (
             ForeignTracer(self.tracer) if sdk_tracer is None else ServerTracer(sdk_tracer, self.requests)
         )
@@ -127,6 +168,12 @@ class Recorder:
         self.facts: dict[tuple[Any, ...], RequestFacts] = {}
         self.remembered_endings = 0
         self.shared_facts: dict[tuple[Any, ...], SharedFacts] = {}
+        self._statuses = BoundedNumbers(MAX_STATUSES)
+        guard_metrics(self._providers[1], self.options.settings)
+        self.requests.recorders.add(self)
+        if sdk_tracer is not None:
+            self.requests.follow(sdk_tracer.sampler)
+        self.learn_routes()
         self._error_types = BoundedNames(MAX_ERROR_TYPES)
         self.w3c_propagator: TextMapPropagator | None = None
 
@@ -142,6 +189,52 @@ class Recorder:
             if remote is not None:
                 return Context({**current, SPAN_KEY: NonRecordingSpan(remote)})
         return propagator.extract(headers, current, getter=_getter)
+
+    def _is_plain(self) -> bool:
+        return not (
+            self.options.excludes_urls
+            or self.options.captured_request_headers is not None
+            or self.levels.objectives.excludes_paths
+            or self.request_queue is not None
+            or self.options.settings.probe_token
+        )
+
+    def excludes(self, scope: Scope, by_name: Mapping[bytes, bytes]) -> bool:
+        """Tells whether a request is a probe, which no objective judges."""
+        token = self.options.settings.probe_token
+        if token and compare_digest(by_name.get(PROBE_HEADER, b""), token.encode()):
+            return True
+        objectives = self.levels.objectives
+        return objectives.excludes_paths and objectives.is_excluded(str(scope.get("path", "")))
+
+    def renew_objectives(self) -> None:
+        """Forgets what follows from objectives that no longer hold."""
+        self.is_plain = self._is_plain()
+        self.forget()
+        self.learn_routes()
+
+    def learn_routes(self) -> None:
+        """Reserves series for the application's routes, whose counters begin at 0."""
+        routes = known_routes(self._app)
+        self._routes = _route_count(self._app)
+        for route in routes:
+            process_routes.reserve(route.template)
+        self.levels.expect(routes)
+
+    def look_at_routes(self) -> None:
+        """Learns the routes anew when the application has got some."""
+        if _route_count(self._app) != self._routes:
+            self.learn_routes()
+
+    def status(self, status_code: int | None) -> int | None:
+        """Returns a status from a closed set: the registered ones, and the first others that are sent.
+
+        Beyond them the first of its class, or none where it has no class.
+        """
+        if status_code is None or status_code in _REGISTERED or self._statuses.admits(status_code):
+            return status_code
+        of_class = status_code // 100 * 100
+        return of_class if of_class in _CLASSES else None
 
     def forget(self) -> None:
         """Forgets what requests have in common; it is worked out again, and memory stays bounded."""
@@ -207,6 +300,10 @@ class Recorder:
     def error_type(self, error: BaseException) -> str:
         """Returns the fully qualified class of an exception, from a bounded set of names."""
         return self._error_types.bounded(qualified_name(type(error)))
+
+
+def _route_count(app: object) -> int:
+    return len(getattr(getattr(app, "router", None), "routes", ()))
 
 
 def qualified_name(cls: type) -> str:

@@ -7,17 +7,23 @@ bounded, and so is its size: a request with long headers gets facts of its own.
 
 from collections.abc import Sequence
 from operator import itemgetter
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from sightline import names
+from sightline.access_records import has_access_log
 from sightline.attributes import OTHER_METHOD, asked_authority, protocol_version_of
 from sightline.names import SCOPE_MOUNTS, SCOPE_ROUTE
 from sightline.outcome import Outcome, span_name
 from sightline.proxies import Hop, client_hop
-from sightline.request_metrics import ActiveCount, RequestRecording
+from sightline.request_metrics import ActiveCount
 from sightline.routes import route_template
+from sightline.series import process_routes
+from sightline.service_levels import NEVER_NS, Judgement
 from sightline.span_bytes import attributes_bytes, client_bytes, server_bytes
-from sightline.types import RawHeader, Scope
+from sightline.types import Attributes, RawHeader, Scope
+from sightline_processors.sla.objectives import OBJECTIVE_ATTRIBUTE
+from sightline_processors.sla.verdict import OUTCOME_ATTRIBUTE, Verdict
 
 if TYPE_CHECKING:
     from sightline.recorder import Recorder
@@ -31,6 +37,17 @@ MAX_HEADER_BYTES: Final = 300
 
 SERVER_ERROR: Final = 500
 
+COMPLETED: Final = "completed"
+CLIENT_DISCONNECT: Final = "client_disconnect"
+ERROR: Final = "error"
+CANCELLED: Final = "cancelled"
+
+
+STREAM: Final = 1
+"""Flag of a request that the latency objective does not judge: a stream, or a WebSocket."""
+EXCLUDED: Final = 2
+"""Flag of a request that no objective judges: a probe."""
+
 
 class Ending:
     """How a request of a connection ended: its outcome, and the bytes of its span but for its own values.
@@ -38,32 +55,59 @@ class Ending:
     Attributes:
         outcome: What all requests with the outcome share.
         reason: `sightline.end_reason`.
+        verdict: `sightline.sla.outcome`.
+        cell: Counts the verdicts.
+        attributes: Of the span beyond those of the outcome: reason, verdict and objective.
+        exemplar_attributes: Of the exemplars of such requests.
         span_bytes: Name, kind and attributes but for those of the client, as OTLP fields.
         recording: Takes the measurements.
         is_buffered: Whether it takes them by the hundred, and nothing else takes them one by one.
         active: Where the end is counted; None where an instrument counts it.
+        slow_over_ns: Nanoseconds above which the request ended as `slow` says.
+        slow: The same ending of a request that was slow; None where none is.
+        watched_over_ns: Nanoseconds above which there is more to do than to record the request.
     """
 
-    __slots__ = ("_alive", "active", "is_buffered", "outcome", "reason", "recording", "span_bytes")
+    __slots__ = (
+        "_alive", "active", "attributes", "cell", "exemplar_attributes", "is_buffered", "outcome", "reason",
+        "recording", "slow", "slow_over_ns", "span_bytes", "verdict", "watched_over_ns",
+    )  # fmt: skip
 
     def __init__(
         self,
+        shared: "SharedFacts",
         outcome: Outcome,
         reason: str,
-        span_bytes: bytes,
-        recording: RequestRecording,
-        shared: "SharedFacts",
-        alive: tuple[Any, ...],
+        judgement: Judgement,
+        verdict: str,
+        alive: Any,
     ) -> None:
-        self.active: ActiveCount | None = shared.active
-        self.is_buffered = (
-            recording.is_buffered and shared.active is not None and shared.recorder.old_metrics is None
-        )
+        recorder = shared.recorder
         self.outcome = outcome
         self.reason = reason
-        self.span_bytes = span_bytes
-        self.recording = recording
+        self.verdict = verdict
+        self.cell = judgement.cell
+        self.attributes: Attributes = {
+            names.END_REASON: reason,
+            OUTCOME_ATTRIBUTE: verdict,
+            OBJECTIVE_ATTRIBUTE: judgement.objective,
+        }
+        self.exemplar_attributes: Attributes = {OUTCOME_ATTRIBUTE: verdict}
+        self.span_bytes = shared.span_bytes(outcome) + attributes_bytes(self.attributes)
+        self.recording = recorder.recording(outcome)
+        self.active: ActiveCount | None = shared.active
+        self.is_buffered = (
+            self.recording.is_buffered and shared.active is not None and recorder.old_metrics is None
+        )
+        self.slow: Ending | None = None
+        self.slow_over_ns = NEVER_NS
+        self.watched_over_ns = NEVER_NS
         self._alive = alive  # so that no other route gets the identity that this is remembered by
+
+    def watch(self, slow: "Ending", slow_over_ns: int, alert_over_ns: int) -> None:
+        """Says what becomes of a request that takes longer; another ending for a slow one."""
+        self.slow, self.slow_over_ns = slow, slow_over_ns
+        self.watched_over_ns = min(slow_over_ns, alert_over_ns)
 
 
 class SharedFacts:
@@ -78,6 +122,7 @@ class SharedFacts:
         is_usual: Whether the bytes say all of the attributes.
         active: Counts active requests; None where an instrument does.
         endings: By route, status, reason and error type.
+        has_access_log: Whether the server writes a record of each request with `logging`.
         is_plain: Whether nobody looks at responses, and nothing is learnt from the sending of a short one.
         pending: The requests that wait for their recording.
         send_raises: Whether the server's `send` tells by raising that the client is gone.
@@ -90,6 +135,7 @@ class SharedFacts:
         "correlation_header",
         "early_name",
         "endings",
+        "has_access_log",
         "is_plain",
         "is_usual",
         "method",
@@ -115,12 +161,15 @@ class SharedFacts:
             and recorder.options.client_response_hook is None
             and recorder.options.captured_response_headers is None
         )
+        self.has_access_log = has_access_log()
         self.correlation_header = recorder.options.correlation_headers[0]
         self.pending = recorder.requests.pending
         self._protocol_version = protocol_version_of(scope)
         self._server_bytes = server_bytes(authority, hop.scheme, scope.get("server"))
 
-    def ending(self, scope: Scope, status_code: int | None, reason: str, error_type: str | None) -> Ending:
+    def ending(
+        self, scope: Scope, status_code: int | None, reason: str, error_type: str | None, flags: int = 0
+    ) -> Ending:
         """Returns how a request ended.
 
         Args:
@@ -128,6 +177,7 @@ class SharedFacts:
             status_code: Of the response, or None where none was sent.
             reason: `sightline.end_reason`.
             error_type: From a bounded set, or None; a status of 500 or more is an error by itself.
+            flags: `STREAM`, `EXCLUDED`.
         """
         # Written out, because it is on the way of every request.
         try:
@@ -135,13 +185,12 @@ class SharedFacts:
             included = of_fastapi.get("effective_route_context")
         except (KeyError, AttributeError):  # nothing was found, or by something else than FastAPI
             route, root, included = scope.get("route"), scope.get("root_path"), None
-        key: tuple[Any, ...] = (id(route), id(included), root, status_code, reason, error_type)
+        key: tuple[Any, ...] = (id(route), id(included), root, status_code, reason, error_type, flags)
         if SCOPE_ROUTE in scope or SCOPE_MOUNTS in scope:
             key = (*key, id(scope.get(SCOPE_ROUTE)), scope.get(SCOPE_MOUNTS))
         found = self.endings.get(key)
         if found is None:
-            alive = (route, scope.get(SCOPE_ROUTE), included)
-            found = self._ending(scope, status_code, reason, error_type, alive)
+            found = self._ending(scope, status_code, reason, error_type, flags, (route, included))
             self.recorder.remembered_endings += 1
             if self.recorder.remembered_endings > MAX_ENDINGS:
                 self.recorder.forget()
@@ -149,27 +198,69 @@ class SharedFacts:
             self.endings[key] = found
         return found
 
+    def verdict_so_far(self, scope: Scope, status_code: int, clock_started_ns: int, flags: int) -> str:
+        """Returns the verdict on a request as it is when the server writes its access record."""
+        ending = self.ending(scope, status_code, COMPLETED, None, flags)
+        is_slow = perf_counter_ns() - clock_started_ns > ending.slow_over_ns
+        return ending.slow.verdict if is_slow and ending.slow is not None else ending.verdict
+
     def _ending(
         self,
         scope: Scope,
         status_code: int | None,
         reason: str,
         error_type: str | None,
-        alive: tuple[Any, ...],
+        flags: int,
+        routing: tuple[Any, Any],
     ) -> Ending:
         if error_type is None and status_code is not None and status_code >= SERVER_ERROR:
             error_type = str(status_code)
+        status_code = self.recorder.status(status_code)
+        route = route_template(scope)
+        if route is not None:
+            process_routes.reserve(route)
         outcome = self.recorder.outcome(
-            self.method,
-            self.scheme,
-            self._protocol_version,
-            route_template(scope),
-            status_code,
-            error_type,
+            self.method, self.scheme, self._protocol_version, route, status_code, error_type
         )
-        reason_bytes = attributes_bytes({names.END_REASON: reason})
-        span_bytes = outcome.name_bytes + outcome.attribute_bytes + self._server_bytes + reason_bytes
-        return Ending(outcome, reason, span_bytes, self.recorder.recording(outcome), self, alive)
+        judgement = self._judgement(outcome, route, status_code, reason, flags, routing)
+        alive = (*routing, scope.get(SCOPE_ROUTE))
+        ending = Ending(self, outcome, reason, judgement, judgement.verdict, alive)
+        if judgement.slow_over_ns != NEVER_NS:
+            slow = Ending(self, outcome, reason, judgement, Verdict.SLOW, alive)
+            slow.watched_over_ns = self.recorder.alert_over_ns
+            ending.watch(slow, judgement.slow_over_ns, self.recorder.alert_over_ns)
+        elif not flags:
+            ending.watched_over_ns = self.recorder.alert_over_ns
+        return ending
+
+    def _judgement(
+        self,
+        outcome: Outcome,
+        route: str | None,
+        status_code: int | None,
+        reason: str,
+        flags: int,
+        routing: tuple[Any, Any],
+    ) -> Judgement:
+        levels = self.recorder.levels
+        route_object, included = routing
+        tags = tuple(
+            str(getattr(tag, "value", tag)) for tag in getattr(included or route_object, "tags", None) or ()
+        )
+        objective = levels.objective(route, self.method, tags, getattr(route_object, "endpoint", None))
+        return levels.judgement(
+            objective,
+            self.method,
+            route,
+            status_code,
+            is_error=outcome.is_error and (status_code is None or status_code < SERVER_ERROR),
+            is_excluded=bool(flags & EXCLUDED) or reason == CLIENT_DISCONNECT,
+            is_eligible=not flags & STREAM,
+        )
+
+    def span_bytes(self, outcome: Outcome) -> bytes:
+        """Returns name, kind and attributes of the spans of requests with an outcome, as OTLP fields."""
+        return outcome.name_bytes + outcome.attribute_bytes + self._server_bytes
 
 
 _routing_of = itemgetter("route", "fastapi", "root_path")

@@ -23,12 +23,16 @@ from opentelemetry.semconv.attributes.url_attributes import URL_SCHEME
 from opentelemetry.semconv.metrics.http_metrics import HTTP_SERVER_REQUEST_DURATION
 
 from sightline import names
-from sightline.boundaries import BODY_SIZE_BOUNDARIES_BYTES, DURATION_BOUNDARIES_SECONDS
+from sightline.boundaries import BODY_SIZE_BOUNDARIES_BYTES
 from sightline.error_metrics import observe_errors
 from sightline.outcome import Outcome
+from sightline.saturation import watch_loop
+from sightline.service_levels import ServiceLevels
 from sightline.types import Attributes
+from sightline_processors.cardinality import observe_overflow
 from sightline_processors.histograms import Exemplar, HistogramBuffer, HistogramBuffers
 from sightline_processors.report import report
+from sightline_processors.slo_sampling import SloSampler
 from sightline_processors.tracing.delivery import EncodedSpanProcessor
 
 if TYPE_CHECKING:
@@ -110,7 +114,7 @@ class RequestRecording:
         buffers: One for each of the histograms; None to record one by one.
     """
 
-    __slots__ = ("_attributes", "_buffers", "_histograms", "is_buffered")
+    __slots__ = ("_attributes", "_buffers", "_histograms", "_sizes_are_known", "is_buffered")
 
     def __init__(
         self,
@@ -122,6 +126,9 @@ class RequestRecording:
         self._attributes = attributes
         self._buffers = buffers
         self.is_buffered = buffers is not None
+        self._sizes_are_known = (
+            HTTP_RESPONSE_STATUS_CODE in attributes and attributes.get(HTTP_REQUEST_METHOD) != "HEAD"
+        )
 
     def record(self, measurement: Measurement, context: Context) -> None:
         """Records one request with the instruments; a size that is None is not known and not recorded."""
@@ -130,52 +137,64 @@ class RequestRecording:
             if value is not None:
                 histogram.record(value, self._attributes, context)
 
-    def add(self, measurements: Sequence[Measurement]) -> None:
-        """Adds requests to the buffers."""
+    def add(
+        self,
+        measurements: Sequence[Measurement],
+        seconds: Sequence[float],
+        exemplar_of: Callable[[Measurement], Exemplar],
+    ) -> None:
+        """Adds requests that ended alike, and how long they took, to the buffers."""
         if self._buffers is None:
             return
-        exemplars = list(map(_exemplar, measurements))
         durations, request_sizes, response_sizes = self._buffers
-        durations.add([each[1] / 1e9 for each in measurements], exemplars)
-        _add_known(request_sizes, [each[2] for each in measurements], exemplars)
-        _add_known(response_sizes, [self._response_size(each) for each in measurements], exemplars)
+        more = measurements[0][0].exemplar_attributes
+        durations.add(seconds, measurements, exemplar_of, more)
+        for buffer, sizes in (
+            (request_sizes, [each[2] for each in measurements]),
+            (response_sizes, [self._response_size(each) for each in measurements]),
+        ):
+            known, sources = _known(sizes, measurements)
+            if known:
+                buffer.add(known, sources, exemplar_of, more)
 
     def _response_size(self, measurement: Measurement) -> int | None:
         """Returns the bytes of a response: none of an answer to HEAD, and not known without an answer."""
-        if self._attributes.get(HTTP_REQUEST_METHOD) == "HEAD":
-            return 0
-        return measurement[3] if HTTP_RESPONSE_STATUS_CODE in self._attributes else None
+        if self._sizes_are_known:
+            return measurement[3]
+        return 0 if HTTP_RESPONSE_STATUS_CODE in self._attributes else None
 
 
-def _add_known(buffer: HistogramBuffer, values: list[int | None], exemplars: Sequence[Exemplar]) -> None:
-    known = [
-        (value, exemplar) for value, exemplar in zip(values, exemplars, strict=True) if value is not None
-    ]
-    if known:
-        buffer.add([value for value, _ in known], [exemplar for _, exemplar in known])
-
-
-def _exemplar(measurement: Measurement) -> Exemplar:
-    span_context = measurement[4].get_span_context()
-    return (span_context[0], span_context[1], measurement[5], span_context[3] & 1)
+def _known(
+    values: Sequence[Any], measurements: Sequence[Measurement]
+) -> tuple[Sequence[Any], Sequence[Measurement]]:
+    """Returns the values that are not None, and where they were measured."""
+    if None not in values:
+        return values, measurements
+    known = [pair for pair in zip(values, measurements, strict=True) if pair[0] is not None]
+    return [value for value, _ in known], [measurement for _, measurement in known]
 
 
 class RequestMetrics:
     """Holds the instruments and what is aggregated beside them; any thread.
 
     Attributes:
+        levels: Judges the requests.
         active: Counts the requests under way; None where an instrument does.
         counted: The instrument that does.
+        recorders: Of the applications that share these; each has a method `look_at_routes()`.
         pending: Requests that are not yet in a buffer, `MAX_PENDING` at most; the request path appends.
     """
 
     def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self.levels = ServiceLevels(meter)
+        self.levels.tracker.flush_hooks.append(self.drain)
         self._histograms = (
             meter.create_histogram(
                 HTTP_SERVER_REQUEST_DURATION,
                 unit="s",
                 description="Duration of HTTP server requests.",
-                explicit_bucket_boundaries_advisory=DURATION_BOUNDARIES_SECONDS,
+                explicit_bucket_boundaries_advisory=self.levels.objectives.boundaries,
             ),
             meter.create_histogram(
                 names.REQUEST_BODY_SIZE,
@@ -192,6 +211,8 @@ class RequestMetrics:
         )
         self._buffers = HistogramBuffers()
         self._lock = threading.Lock()
+        self._sampler: SloSampler | None = None
+        self.recorders: WeakSet[Any] = WeakSet()
         self.pending: list[Measurement] = []
         self._wakes: tuple[Callable[[], None], ...] = ()
         self.active: ActiveRequests | None = None
@@ -202,6 +223,7 @@ class RequestMetrics:
                 names.ACTIVE_REQUESTS, [self._collect], unit="{request}", description=_ACTIVE_DESCRIPTION
             )
             observe_errors(meter)
+            observe_overflow(meter)
         else:
             self.counted = CountedActiveRequests(meter)
         _all.add(self)
@@ -210,6 +232,10 @@ class RequestMetrics:
         """Is called by the SDK in the collect of each reader, before it reads the histograms."""
         self.drain()
         self._buffers.flush()
+        if self._sampler is not None:
+            self._sampler.renew_exemplars()
+        for recorder in list(self.recorders):
+            recorder.look_at_routes()
         return self.active.observations() if self.active is not None else ()
 
     def feed(self, processor: EncodedSpanProcessor) -> bool:
@@ -221,6 +247,7 @@ class RequestMetrics:
 
     def attend(self) -> None:
         """Does what the first of the pending requests calls for, and one too many."""
+        watch_loop(self._meter)
         if len(self.pending) >= MAX_PENDING:
             self.drain()
             return
@@ -244,11 +271,24 @@ class RequestMetrics:
             for ending, measurements in groups.items():
                 if ending.active is not None:
                     ending.active.ended(len(measurements))
-                ending.recording.add(measurements)
+                seconds = [measurement[1] / 1e9 for measurement in measurements]
+                ending.cell.add(ending.verdict, seconds)
+                ending.recording.add(measurements, seconds, self._exemplar)
         except Exception as error:  # noqa: BLE001  fail open: the request goes on
             report("histograms", "could not aggregate the histograms of requests", error=error)
         finally:
             self._lock.release()
+
+    def follow(self, sampler: object) -> None:
+        """Lets exemplars name the requests that a sampler keeps when they have ended."""
+        if isinstance(sampler, SloSampler):
+            self._sampler = sampler
+            sampler.set_boundaries(self.levels.objectives.boundaries)
+
+    def _exemplar(self, measurement: Measurement) -> Exemplar:
+        trace_id, span_id, _, flags, *_ = measurement[4].get_span_context()
+        is_kept = flags & 1 or (self._sampler is not None and self._sampler.buffer.is_kept(trace_id))
+        return (trace_id, span_id, measurement[5], 1 if is_kept else 0)
 
     def recording(self, outcome: Outcome) -> RequestRecording:
         """Returns what takes the requests of an outcome; one that is not remembered records one by one."""

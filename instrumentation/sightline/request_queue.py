@@ -20,16 +20,10 @@ from typing import Final
 
 from opentelemetry.trace import SpanContext
 
-from sightline.proxies import Network, _is_trusted
+from sightline.proxies import Network, is_trusted
 from sightline.seconds_histogram import SecondsHistogram
 from sightline.types import Scope
 from sightline_processors.report import report
-
-REQUEST_QUEUE_TIME: Final = "sightline.request.queue_time"
-"""Histogram, `s`, no attributes: what requests waited in front of the application, 0 to 1 h.
-
-On the span of a slow request: float, seconds.
-"""
 
 MAX_QUEUE_SECONDS: Final = 3600.0
 """Longest time that is believed; a start before it is another clock, or made up, and counts as none."""
@@ -121,5 +115,5 @@ class RequestQueue:
         if found is None:
             if len(self._peers) >= MAX_PEERS:
                 self._peers.clear()
-            found = self._peers[peer] = _is_trusted(peer, self._trusted)
+            found = self._peers[peer] = is_trusted(peer, self._trusted)
         return found

@@ -26,23 +26,13 @@ from weakref import WeakKeyDictionary, WeakSet, ref
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from sightline.boundaries import DURATION_BOUNDARIES_SECONDS
+from sightline.names import EVENT_LOOP_LAG, REQUEST_QUEUE_TIME, THREADS_WAITING
 from sightline.proxies import Network
-from sightline.request_queue import REQUEST_QUEUE_TIME, RequestQueue
+from sightline.request_queue import RequestQueue
 from sightline.seconds_histogram import SecondsHistogram
 from sightline.thread_waiters import ThreadWaiters
 from sightline.types import Attributes
 from sightline_processors.report import report
-
-EVENT_LOOP_LAG: Final = "sightline.event_loop.lag"
-"""Histogram, `s`, no attributes: how late the timers of event loops are.
-
-On the span of a slow request: float, seconds, the most while the request ran.
-"""
-THREADS_WAITING: Final = "sightline.threads.waiting"
-"""Gauge, `{task}`, no attributes: what waits for a thread, on all event loops of the process.
-
-On the span of a slow request: int, the most while the request ran, on the request's loop.
-"""
 
 INTERVAL_SECONDS: Final = 0.1
 QUIET_SECONDS: Final = 1.0

@@ -2,13 +2,16 @@
 
 import threading
 from collections.abc import Sequence
+from typing import Final
 
 from opentelemetry.metrics import Histogram, Meter
 
-from sightline.request_metrics import LOCK_SECONDS, MAX_PENDING
 from sightline_processors.histogram_aggregations import Exemplar, context_of
-from sightline_processors.histograms import HistogramBuffers
+from sightline_processors.histograms import FLUSH_LOCK_SECONDS, HistogramBuffers
 from sightline_processors.report import report
+
+MAX_PENDING: Final = 128
+"""Durations that wait to be aggregated together."""
 
 
 class SecondsHistogram:
@@ -50,7 +53,7 @@ class SecondsHistogram:
 
     def flush(self) -> None:
         """Moves everything into the aggregations of every reader; called when a reader collects."""
-        self._aggregate(wait_seconds=LOCK_SECONDS)
+        self._aggregate(wait_seconds=FLUSH_LOCK_SECONDS)
         self._buffers.flush()
 
     def forget(self) -> None:

@@ -22,7 +22,6 @@ from sightline.old_conventions import old_span_attributes
 from sightline.request_facts import Ending, RequestFacts
 from sightline.span_bytes import TABLE, attributes_bytes, correlation_id, url_path, url_query
 from sightline.types import Attributes, Scope
-from sightline_processors import redact_query
 from sightline_processors.otlp import wire
 from sightline_processors.otlp.primitives import VARINTS
 from sightline_processors.otlp.spans import FLAGS_LOCAL, FLAGS_REMOTE, STATUS_UNSET, status_field
@@ -120,7 +119,7 @@ class ServerSpan(SlottedSpan):
         attributes.update(self._own or {})
         if self._ending is not None:
             attributes.update(self._ending.outcome.span_attributes)
-            attributes[names.END_REASON] = self._ending.reason
+            attributes.update(self._ending.attributes)
         self._built = attributes
         return attributes
 
@@ -214,7 +213,7 @@ class ServerSpan(SlottedSpan):
         """Ends the span the way any instrumentation does."""
         if self._end_time is not None:
             return
-        self.set_attributes({**more, **ending.outcome.span_attributes, names.END_REASON: ending.reason})
+        self.set_attributes({**more, **ending.outcome.span_attributes, **ending.attributes})
         if self._name == self._facts.shared.early_name:
             self.update_name(ending.outcome.span_name)
         if ending.outcome.is_error:
@@ -271,12 +270,12 @@ class ServerSpan(SlottedSpan):
     def _further_bytes(self, state: Any, query: bytes) -> bytes:
         """Returns what not every span has: query, attributes that others set, parent, state, status."""
         parts = []
+        options = self._facts.shared.recorder.options
         if query:
-            keys = self._facts.shared.recorder.options.redacted_query_parameters
-            redacted = redact_query(query.decode("latin-1"), keys)
+            redacted = options.redact_query(query.decode("latin-1"))
             parts.append(url_query.encode(redacted.encode("latin-1", "replace")))
         if self._own:
-            parts.append(attributes_bytes(self._own))
+            parts.append(attributes_bytes(options.redactor.attributes(self._own)))
         parent = self._parent
         if parent is None:
             parts.append(FLAGS_LOCAL)
@@ -311,7 +310,7 @@ def start_attributes(facts: RequestFacts, scope: Scope) -> Attributes:
     """
     recorder = facts.shared.recorder
     attributes = request_attributes(
-        scope, facts.headers, facts.shared.method, facts.hop, recorder.options.redacted_query_parameters
+        scope, facts.headers, facts.shared.method, facts.hop, recorder.options.redact_query
     )
     if recorder.old_metrics is not None:
         attributes.update(old_span_attributes(scope, facts.headers, attributes))

@@ -6,7 +6,7 @@ the rule, the value, its origin and the cure, and the default holds.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -15,7 +15,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
+from sightline_processors.redaction import key_patterns
 from sightline_processors.report import logger
+from sightline_processors.sla.objectives import parse_objective
 
 PREFIX = "SIGHTLINE_"
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -44,7 +46,13 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SHOWN_CHARACTERS = 80
 _OTHER_VARIABLES = frozenset({"SIGHTLINE_BACKENDS_CACHE", "SIGHTLINE_TEST_CACHE"})
 """Variables of the development tools, which are not settings."""
+OFF = "off"
+MIN_LIMIT, MAX_LIMIT, _LIMIT_DIGITS = 2, 1_000_000, 20
 _EXAMPLES = {
+    "redact": "tenant*,iban",
+    "sla_exclude": "/healthz,/ready*",
+    "sla_file": "/etc/shop/objectives.yaml",
+    "state_dir": "/var/lib/shop/state",
     "trusted_proxies": "10.0.0.0/8,::1",
     "correlation_propagate": "*.internal,orders",
     "spool_dir": "/var/lib/shop/spool",
@@ -110,19 +118,54 @@ def _bounded_duration(seconds: float) -> float:
     return seconds
 
 
-def _absolute_path(path: str) -> str:
-    path = path.strip()
-    if path and not Path(path).is_absolute():
-        raise ValueError("must be the absolute path of a folder")
-    return path
+def _absolute_path(what: str) -> Callable[[str], str]:
+    def check(path: str) -> str:
+        path = path.strip()
+        if path and not Path(path).is_absolute():
+            raise ValueError(f"must be the absolute path of a {what}")
+        return path
+
+    return check
 
 
-AbsolutePath = Annotated[str, AfterValidator(_absolute_path)]
+def _objective(text: str) -> str:
+    """Checks `500ms@99%,99.9%`; the message of what is wrong with it is a line of its own."""
+    return str(parse_objective(text, origin=f"{PREFIX}SLA"))
+
+
+def _path_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    if any(not pattern.startswith(("/", "*")) for pattern in patterns):
+        raise ValueError("must be paths that begin with /, with * and ? as wildcards, separated by commas")
+    return patterns
+
+
+def _redaction(value: object) -> object:
+    """Reads `off`, or further patterns of keys."""
+    return (OFF,) if isinstance(value, str) and value.strip().lower() == OFF else _items(value)
+
+
+def _keys(items: tuple[str, ...]) -> tuple[str, ...]:
+    return items if items == (OFF,) else key_patterns(items)
+
+
+def _limit(value: object) -> int:
+    text = str(value).strip()
+    if not (text.isascii() and text.isdecimal() and MIN_LIMIT <= int(text[:_LIMIT_DIGITS]) <= MAX_LIMIT):
+        raise ValueError(f"must be a number from {MIN_LIMIT} to {MAX_LIMIT}")
+    return int(text)
+
+
+FolderPath = Annotated[str, AfterValidator(_absolute_path("folder"))]
+FilePath = Annotated[str, AfterValidator(_absolute_path("file"))]
 Duration = Annotated[float, BeforeValidator(_duration), AfterValidator(_bounded_duration)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_networks)]
 HostPatterns = Annotated[tuple[str, ...], BeforeValidator(_items), AfterValidator(_host_patterns)]
 HeaderNames = Annotated[tuple[str, ...], BeforeValidator(_items), AfterValidator(_header_names)]
 Switch = Annotated[bool, BeforeValidator(_switch)]
+ObjectiveText = Annotated[str, AfterValidator(_objective)]
+PathPatterns = Annotated[tuple[str, ...], BeforeValidator(_items), AfterValidator(_path_patterns)]
+KeyPatterns = Annotated[tuple[str, ...], BeforeValidator(_redaction), AfterValidator(_keys)]
+Limit = Annotated[int, BeforeValidator(_limit)]
 
 
 class Settings(BaseModel):
@@ -148,8 +191,41 @@ class Settings(BaseModel):
     shutdown_timeout: Duration = 5.0
     """Longest time to deliver what is buffered when the process ends, in seconds; written `5s`."""
 
-    spool_dir: AbsolutePath = ""
+    spool_dir: FolderPath = ""
     """Folder that keeps what could not be sent, for the next start; empty for none."""
+
+    cardinality_limit: Limit = 2000
+    """Attribute sets of each instrument beyond those of the application's own routes."""
+
+    limit_all_instruments: Switch = False
+    """The limit also guards the instruments of other libraries."""
+
+    sla: ObjectiveText = "500ms@99%,99.9%"
+    """Latency objective and availability objective of requests that have none of their own."""
+
+    sla_file: FilePath = ""
+    """YAML file with the objectives of routes; empty for none. Changes are taken over while it runs."""
+
+    sla_exclude: PathPatterns = ()
+    """Paths (globs) of probes, which no objective judges."""
+
+    probe_token: str = ""
+    """Secret in the header `X-Sightline-Probe` by which synthetic probes make themselves known."""
+
+    slow_request: Duration = 1.0
+    """Requests that take longer are told as `performance_alert`."""
+
+    slow_query: Duration = 0.1
+    """The same of database operations."""
+
+    slow_call: Duration = 1.0
+    """The same of outgoing calls."""
+
+    redact: KeyPatterns = ()
+    """Further names whose values are redacted, * as wildcard; `off` leaves only credentials in headers."""
+
+    state_dir: FolderPath = ""
+    """Folder that keeps the windows of the objectives over restarts; empty for none."""
 
     access_log: Switch = False
     """Export the server's access records (uvicorn, gunicorn, hypercorn, granian) as logs."""
@@ -216,6 +292,8 @@ def _problem_line(field: str, value: str, rule: str, origin: str) -> str:
     rule = rule.removeprefix("Value error, ")
     default = _written(info.default)
     example = _EXAMPLES.get(field, default)
+    if rule.startswith("sla "):
+        return f"{rule}; using the default {default}"  # the parser's line, which says it all
     return (
         f"{PREFIX}{field.upper()} {rule}, got {shown!r} (from {origin}); "
         f"using the default {default or 'of none'}; for example {PREFIX}{field.upper()}={example}"

@@ -185,6 +185,7 @@ def flush() -> bool:
         return True
     deadline, engine = _deadline[0], adopted_engine()
     if deadline.start() > 0:
+        _save_service_levels()
         if engine is not None:
             engine.start_shutdown()
         is_done = _flush_providers(deadline)
@@ -198,6 +199,16 @@ def flush() -> bool:
             return True
     _tell_once(deadline)
     return False
+
+
+def _save_service_levels() -> None:
+    """Keeps the windows of the objectives for the next start, where there is a folder for them."""
+    module = sys.modules.get("sightline.sla_decorator")
+    for tracker in module.sla.trackers if module is not None else ():
+        try:
+            tracker.save()
+        except Exception as error:  # noqa: BLE001  fail open: the buffers are flushed all the same
+            report("sla_state", "could not keep the state of the objectives", error=error)
 
 
 def _flush_providers(deadline: ShutdownDeadline) -> bool:

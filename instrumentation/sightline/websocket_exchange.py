@@ -15,9 +15,10 @@ from opentelemetry.semconv.attributes.network_attributes import NETWORK_PROTOCOL
 from opentelemetry.trace import Span
 
 from sightline import names
-from sightline.exchange import CANCELLED, CLIENT_DISCONNECT, COMPLETED, ERROR, Exchange
+from sightline.exchange import Exchange
 from sightline.outcome import route_attributes
 from sightline.recorder import Recorder
+from sightline.request_facts import CANCELLED, CLIENT_DISCONNECT, COMPLETED, ERROR, STREAM
 from sightline.routes import route_template
 from sightline.types import Attributes, Message, Receive, Scope, Send
 from sightline_processors.report import report
@@ -181,7 +182,8 @@ class WebSocketExchange(Exchange):
             error_type = ABNORMAL_CLOSE
         self._end_message_span()
         self._flush()
-        ending = self._ending(self._status_code, reason, error_type)
+        ending = self._shared.ending(self.scope, self._status_code, reason, error_type, self._flags | STREAM)
+        ending.cell.add(ending.verdict, [duration_ns / 1e9])
         outcome = ending.outcome
         if self._accepted:
             self._recorder.websocket_active.add(-1, self._route_attributes, self.context)

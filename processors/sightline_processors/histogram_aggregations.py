@@ -52,7 +52,7 @@ class Content:
 
     def __init__(self, buckets: int, started_unix_ns: int) -> None:
         self.counts = [0] * buckets
-        self.exemplars: list[tuple[float, Exemplar] | None] = [None] * buckets
+        self.exemplars: list[tuple[float, Exemplar, Attributes] | None] = [None] * buckets
         self.started_unix_ns = started_unix_ns
         self.sum: float = 0
         self.min = float("inf")
@@ -165,7 +165,10 @@ def _deliver(taken: Taken) -> list[Offer]:
     for match in _kept_matches(taken.plan.storages, taken.instrument):
         aggregation, attributes, overflow = _aggregation(match, taken.attributes, content.started_unix_ns)
         _add(aggregation, content)
-        offers += [(aggregation._reservoir, value, exemplar, attributes) for value, exemplar in sampled]
+        offers += [
+            (aggregation._reservoir, value, exemplar, {**attributes, **more})
+            for value, exemplar, more in sampled
+        ]
         if overflow is not None and not is_noted:
             is_noted = True
             overflow(sum(content.counts))

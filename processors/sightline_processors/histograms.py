@@ -14,7 +14,7 @@ import os
 import threading
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 from weakref import WeakSet
@@ -42,6 +42,13 @@ MAX_BUFFERS: Final = 30_000
 
 FLUSH_LOCK_SECONDS: Final = 1.0
 """Longest wait for a buffer's lock: its holder may be what a signal handler has interrupted."""
+
+
+NO_ATTRIBUTES: Final[Mapping[str, AttributeValue]] = {}
+
+
+def _as_it_is(exemplar: Exemplar) -> Exemplar:
+    return exemplar
 
 
 class HistogramBuffer:
@@ -72,7 +79,13 @@ class HistogramBuffer:
         self._lock = threading.Lock()
         self._content: Content | None = None
 
-    def add(self, values: Sequence[float], exemplars: Sequence[Exemplar]) -> None:
+    def add(
+        self,
+        values: Sequence[float],
+        sources: Sequence[Any],
+        exemplar_of: Callable[[Any], Exemplar] = _as_it_is,
+        more: Mapping[str, AttributeValue] = NO_ATTRIBUTES,
+    ) -> None:
         """Takes measurements in the order in which they were made.
 
         One that is negative or not finite is ignored with a line in the log, and all are while the meter is
@@ -80,7 +93,9 @@ class HistogramBuffer:
 
         Args:
             values: At least one.
-            exemplars: As many, where each was made.
+            sources: As many, where each was made.
+            exemplar_of: Makes an exemplar of a source; asked for the few that become one.
+            more: Attributes of the measurements that only their exemplars show.
         """
         if not self._instrument._is_enabled():
             return
@@ -92,30 +107,48 @@ class HistogramBuffer:
             with self._lock:
                 plan = self._plan
                 if plan.boundaries is not None:
-                    self._aggregate(values, exemplars, plan, plan.boundaries)
+                    self._aggregate(values, plan.boundaries, exemplar_of(sources[0])[2])
+                    if plan.takes_exemplars:
+                        self._keep_exemplars(values, plan, sources, exemplar_of, more)
                     return
         else:
             self._siblings.flush()
-        for value, exemplar in zip(values, exemplars, strict=True):
-            record(self._instrument, value, self._attributes, exemplar)
+        for value, source in zip(values, sources, strict=True):
+            record(self._instrument, value, self._attributes, exemplar_of(source))
 
-    def _aggregate(
-        self, values: Sequence[float], exemplars: Sequence[Exemplar], plan: Plan, boundaries: Sequence[float]
-    ) -> None:
+    def _aggregate(self, values: Sequence[float], boundaries: Sequence[float], started_unix_ns: int) -> None:
         """Takes valid measurements, with the lock held."""
         content = self._content
         if content is None:
-            content = self._content = Content(len(boundaries) + 1, exemplars[0][2])
-        buckets = list(map(partial(bisect_left, boundaries), values))
-        for bucket, count in Counter(buckets).items():
+            content = self._content = Content(len(boundaries) + 1, started_unix_ns)
+        for bucket, count in Counter(map(partial(bisect_left, boundaries), values)).items():
             content.counts[bucket] += count
         content.sum += sum(values)
         content.min = min(content.min, *values)
         content.max = max(content.max, *values)
-        if plan.takes_exemplars:
-            for bucket, value, exemplar in zip(buckets, values, exemplars, strict=True):
+
+    def _keep_exemplars(
+        self,
+        values: Sequence[float],
+        plan: Plan,
+        sources: Sequence[Any],
+        exemplar_of: Callable[[Any], Exemplar],
+        more: Mapping[str, AttributeValue],
+    ) -> None:
+        """Keeps the last exemplar of each bucket, with the lock held; most buckets have one near the end."""
+        content, boundaries = self._content, plan.boundaries
+        if content is None or boundaries is None:
+            return
+        missing = {bisect_left(boundaries, value) for value in values}
+        for index in range(len(values) - 1, -1, -1):
+            bucket = bisect_left(boundaries, values[index])
+            if bucket in missing:
+                exemplar = exemplar_of(sources[index])
                 if exemplar[3] or plan.takes_all_exemplars:
-                    content.exemplars[bucket] = (value, exemplar)
+                    content.exemplars[bucket] = (values[index], exemplar, more)
+                    missing.discard(bucket)
+                    if not missing:
+                        return
 
     def _renew(self) -> None:
         """Adapts to readers that came or went: those that came get nothing from before."""

@@ -103,6 +103,8 @@ def test_a_request_is_one_server_span_named_by_method_and_route(app, telemetry):
         "server.port": 8000,
         "sightline.correlation_id": f"{span.context.trace_id:032x}",
         "sightline.end_reason": "completed",
+        "sightline.sla.outcome": "ok",
+        "sightline.sla.objective": "default",
     }
 
 

@@ -19,4 +19,5 @@ def test_the_exported_names_change_only_on_purpose():
         "SightlineMiddleware",
         "background",
         "correlation_id",
+        "sla",
     ]

@@ -30,8 +30,7 @@ from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMet
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, View
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext, TraceFlags, get_current_span
 
-from sightline import request_queue as request_queues
-from sightline import saturation
+from sightline import names, saturation
 from sightline.request_queue import MAX_PEERS, MAX_QUEUE_SECONDS, RequestQueue, queue_time
 from sightline.saturation import MAX_TICKS, MAX_WAITS, request_queue, snapshot, waits, watch_loop
 from sightline_processors import report
@@ -606,5 +605,5 @@ def test_a_slow_answer_of_a_server_says_why_it_was_slow(readers, loop):
 
 
 def test_the_names_are_of_our_namespace():
-    assert (saturation.EVENT_LOOP_LAG, saturation.THREADS_WAITING) == (LAG, WAITING)
-    assert request_queues.REQUEST_QUEUE_TIME == QUEUE_TIME
+    assert (names.EVENT_LOOP_LAG, names.THREADS_WAITING) == (LAG, WAITING)
+    assert names.REQUEST_QUEUE_TIME == QUEUE_TIME

@@ -415,7 +415,7 @@ def test_zero_code_adopts_and_a_script_delivers_everything_at_its_end(tmp_path, 
             env=environ, capture_output=True, text=True, timeout=60, check=True,
         )  # fmt: skip
         said = json.loads(done.stdout)
-        assert said["processors"] == ["OtlpSpanProcessor"]
+        assert said["processors"] == ["OtlpSpanProcessor", "SlowOperationProcessor"]
         assert sorted(said["couriers"]) == [
             ["otlp_http_log_exporter", 2048],
             ["otlp_http_metric_exporter", 64],

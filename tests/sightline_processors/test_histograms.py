@@ -401,7 +401,8 @@ def test_nothing_is_lost_or_doubled_while_threads_record_and_readers_come_and_co
         for number in range(300):
             batch = [(1.0, (1, 1, number + 1, 1))] * (1 + number % 3)
             buffer = world.buffers.buffer(world.histogram, {"route": f"/{(thread + number) % 5}"})
-            buffer.add(*zip(*batch, strict=True))
+            values, exemplars = zip(*batch, strict=True)
+            buffer.add(values, exemplars)
 
     def collect(number):
         is_last = False

@@ -132,7 +132,7 @@ def test_exemplars_name_the_span_of_a_request_with_its_time_and_duration():
         assert exemplar.trace_id == span.context.trace_id
         assert exemplar.time_unix_nano == span.end_time
         assert exemplar.value == pytest.approx(seconds_of(span))
-        assert not exemplar.filtered_attributes
+        assert exemplar.filtered_attributes == {"sightline.sla.outcome": "ok"}
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,12 @@ def test_valid_ids_are_in_no_metric_attribute(shop: Setup, answers: dict[str, Re
         "url.scheme",
         "network.protocol.version",
         "error.type",
+        "sightline.sla.objective",
+        "sightline.sla.outcome",
+        "sightline.sla.kind",
+        "sightline.sla.latency_eligible",
+        "window",
+        "quantile",
     }
 
 
