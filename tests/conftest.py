@@ -2,15 +2,21 @@
 
 import pytest
 
-from sightline import options
+from sightline import options, service_levels
 from sightline_processors import report
+
+
+def _forget_settings():
+    options.process_settings.cache_clear()
+    options.process_redactor.cache_clear()
+    service_levels.forget_objectives()
 
 
 @pytest.fixture(autouse=True)
 def fresh_process_state(monkeypatch):
     """Every test reads settings anew and sees reports that an earlier one has used up."""
-    options.process_settings.cache_clear()
+    _forget_settings()
     monkeypatch.setattr(report, "_kinds", {})
     monkeypatch.setattr(report, "_lines", set())
     yield
-    options.process_settings.cache_clear()
+    _forget_settings()
