@@ -2,7 +2,7 @@
 
 import pytest
 
-from sightline import options, service_levels
+from sightline import options, service_levels, sla_decorator
 from sightline_processors import report
 
 
@@ -16,6 +16,7 @@ def _forget_settings():
 def fresh_process_state(monkeypatch):
     """Every test reads settings anew and sees reports that an earlier one has used up."""
     _forget_settings()
+    monkeypatch.setattr(sla_decorator, "_made", {})  # by modules of tests, when they are imported
     monkeypatch.setattr(report, "_kinds", {})
     monkeypatch.setattr(report, "_lines", set())
     yield
