@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter_ns, time_ns
 from typing import Any, Final
 
+from opentelemetry import propagate
 from opentelemetry.context import Context
 from opentelemetry.instrumentation import propagators
-from opentelemetry.propagate import get_global_textmap
 from opentelemetry.propagators.textmap import Setter
 from opentelemetry.trace import (
     NonRecordingSpan,
@@ -97,7 +97,7 @@ class Exchange(ABC):
         shared = self._shared = facts.shared
         # Most requests bring no trace and no correlation ID.
         brings = not by_name.keys().isdisjoint(recorder.telling_headers)
-        if brings or get_global_textmap() is not recorder.w3c_propagator:
+        if brings or propagate._HTTP_TEXT_FORMAT is not recorder.w3c_propagator:  # noqa: SLF001
             current = recorder.extract(headers, by_name, current)
         span: Span
         if recorder.is_plain:

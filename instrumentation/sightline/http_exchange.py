@@ -22,11 +22,12 @@ from sightline.request_facts import (
     CLIENT_DISCONNECT,
     COMPLETED,
     ERROR,
+    GONE,
     SERVER_ERROR,
     STREAM,
     Ending,
 )
-from sightline.request_metrics import MAX_PENDING, Measurement
+from sightline.request_metrics import PENDING_MASK, Measurement
 from sightline.saturation import snapshot
 from sightline.server_span import ServerSpan
 from sightline.types import Message
@@ -34,6 +35,7 @@ from sightline_processors.report import report
 
 _NOT_FINISHED: Final = "could not finish the telemetry of a request"
 INCOMPLETE_RESPONSE: Final = "incomplete_response"
+WITHOUT_BODY: Final = frozenset({204, 304})
 SENT_AT_ONCE_BYTES: Final = 65_536
 """A whole body up to this size does not wait for the client: servers keep as much in their buffers."""
 
@@ -72,6 +74,7 @@ class HttpExchange(Exchange):
         elif kind == "http.disconnect" and self._clock_stopped_ns is None:
             self._disconnected = True
             self._ends_early = False
+            self._flags |= GONE
         if self._options.client_request_hook is not None:
             self._call_hook(self._options.client_request_hook, self.scope, message)
         return message
@@ -139,13 +142,15 @@ class HttpExchange(Exchange):
 
     def _tell_access_log(self, status_code: int) -> None:
         """Leaves what the server's access record, which it writes about now, needs for the verdict."""
+        # What has a body of unknown length may be a stream, which is never slow.
+        may_stream = not self._has_length and status_code not in WITHOUT_BODY
         tell_access_log(
             self.context,
             self._shared.verdict_so_far,
             self.scope,
             status_code,
             self._clock_started_ns,
-            self._flags,
+            self._flags | STREAM * may_stream,
         )
 
     def _look_at_start(self, message: Message) -> None:
@@ -230,14 +235,18 @@ class HttpExchange(Exchange):
             self._clock_stopped_ns = self._clock_started_ns + duration_ns
             self._end(COMPLETED)
             return
-        is_held_back = span.finish(ending, NO_ATTRIBUTES, None, ended_unix_ns)
+        if span._built is None and span._end_time is None and span._direct is not None:  # noqa: SLF001
+            span._end_time, span._ending = ended_unix_ns, ending  # noqa: SLF001  `finish`, without its call
+            is_held_back = True
+        else:
+            is_held_back = span.finish(ending, NO_ATTRIBUTES, None, ended_unix_ns)
         measurement = (
             ending, duration_ns, self._request_bytes, response_bytes, span, ended_unix_ns, is_held_back
         )  # fmt: skip
         if ending.is_buffered:
             pending = shared.pending
             pending.append(measurement)
-            if not 1 < len(pending) < MAX_PENDING:
+            if len(pending) & PENDING_MASK < 2:  # noqa: PLR2004  the first, or one too many
                 self._recorder.requests.attend()
         else:
             self._record(measurement)
@@ -270,7 +279,7 @@ class HttpExchange(Exchange):
         )
         if ending.is_buffered:
             shared.pending.append(measurement)
-            if not 1 < len(shared.pending) < MAX_PENDING:
+            if len(shared.pending) & PENDING_MASK < 2:  # noqa: PLR2004  likewise
                 self._recorder.requests.attend()
         else:
             self._record(measurement)

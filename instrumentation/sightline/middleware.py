@@ -80,7 +80,8 @@ class SightlineMiddleware:
                 reset(token)
             except ValueError:  # it ends in another task than it began in, which keeps its own context
                 pass
-            remember_finished(context)
+            if recorder.remembers:
+                remember_finished(context)
             scope.pop(SCOPE_EXCHANGE, None)  # breaks the cycle between scope and exchange
 
 

@@ -34,7 +34,7 @@ OPTIONS_KEY = create_key("sightline.options")
 
 CREDENTIAL_HEADERS = (
     ".*auth.*", ".*cookie.*", ".*credential.*", ".*jwt.*", ".*key.*", ".*oidc.*", ".*passw.*", ".*secret.*",
-    ".*session.*", ".*signature.*", ".*token.*",
+    ".*session.*", ".*signature.*", ".*token.*", "x-sightline-probe",
 )  # fmt: skip
 """Patterns of header names whose captured values are always masked."""
 

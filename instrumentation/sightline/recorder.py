@@ -5,6 +5,7 @@ status and error type are computed once and kept in a bounded cache; those of th
 computed once in `attributes.py`.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from hmac import compare_digest
 from http import HTTPStatus
@@ -120,6 +121,7 @@ class Recorder:
         shared_facts: What it remembers for all of them.
         is_plain: Whether no URL is excluded and no request header captured.
         telling_headers: Names of the headers that bring a trace, baggage or a correlation ID.
+        remembers: Whether the server may write its access records after the request, in its task.
         is_swift: Whether a request needs nothing but its exchange: it is settled, and no hook is called.
         is_settled: Whether there is an SDK; until there is one, it may still come.
         server_tracer: Starts the spans of requests.
@@ -139,6 +141,7 @@ class Recorder:
         self.tracer, meter, self.logger = instrumentation_scope(self.options)
         sdk_tracer = _sdk_tracer(self.tracer)
         self.is_settled = sdk_tracer is not None
+        self.remembers = not _is_uvicorn_alone()
         self.is_swift = self.is_settled and self.options.server_request_hook is None
         self.telling_headers = frozenset({*_TRACE_HEADERS, *self.options.correlation_headers})
         self.requests = request_metrics(meter)
@@ -238,6 +241,8 @@ class Recorder:
 
     def forget(self) -> None:
         """Forgets what requests have in common; it is worked out again, and memory stays bounded."""
+        for shared in list(self.shared_facts.values()):
+            shared.endings.clear()  # a request that has found it already may remember it anew
         self.facts.clear()
         self.shared_facts.clear()
         self.remembered_endings = 0
@@ -300,6 +305,11 @@ class Recorder:
     def error_type(self, error: BaseException) -> str:
         """Returns the fully qualified class of an exception, from a bounded set of names."""
         return self._error_types.bounded(qualified_name(type(error)))
+
+
+def _is_uvicorn_alone() -> bool:
+    """Tells whether the only server of this process is one that writes its access records in `send`."""
+    return "uvicorn" in sys.modules and not sys.modules.keys() & {"granian", "hypercorn", "daphne"}
 
 
 def _route_count(app: object) -> int:

@@ -47,6 +47,8 @@ STREAM: Final = 1
 """Flag of a request that the latency objective does not judge: a stream, or a WebSocket."""
 EXCLUDED: Final = 2
 """Flag of a request that no objective judges: a probe."""
+GONE: Final = 4
+"""Flag of a request whose client was gone before its response was complete."""
 
 
 class Ending:
@@ -177,14 +179,12 @@ class SharedFacts:
             status_code: Of the response, or None where none was sent.
             reason: `sightline.end_reason`.
             error_type: From a bounded set, or None; a status of 500 or more is an error by itself.
-            flags: `STREAM`, `EXCLUDED`.
+            flags: `STREAM`, `EXCLUDED`, `GONE`.
         """
         # Written out, because it is on the way of every request.
-        try:
-            route, of_fastapi, root = _routing_of(scope)
-            included = of_fastapi.get("effective_route_context")
-        except (KeyError, AttributeError):  # nothing was found, or by something else than FastAPI
-            route, root, included = scope.get("route"), scope.get("root_path"), None
+        route, root, included = scope.get("route"), scope.get("root_path"), None
+        if "fastapi" in scope:
+            included = scope["fastapi"].get("effective_route_context")
         key: tuple[Any, ...] = (id(route), id(included), root, status_code, reason, error_type, flags)
         if SCOPE_ROUTE in scope or SCOPE_MOUNTS in scope:
             key = (*key, id(scope.get(SCOPE_ROUTE)), scope.get(SCOPE_MOUNTS))
@@ -213,6 +213,8 @@ class SharedFacts:
         flags: int,
         routing: tuple[Any, Any],
     ) -> Ending:
+        if flags & GONE and reason == COMPLETED:  # for a client that no longer receives it
+            reason = error_type = CLIENT_DISCONNECT
         if error_type is None and status_code is not None and status_code >= SERVER_ERROR:
             error_type = str(status_code)
         status_code = self.recorder.status(status_code)
@@ -262,8 +264,6 @@ class SharedFacts:
         """Returns name, kind and attributes of the spans of requests with an outcome, as OTLP fields."""
         return outcome.name_bytes + outcome.attribute_bytes + self._server_bytes
 
-
-_routing_of = itemgetter("route", "fastapi", "root_path")
 
 _FROM_SCOPE: Final = ("type", "method", "http_version", "scheme", "client", "server")
 _FROM_HEADERS: Final = frozenset({b"host", b"user-agent"})

@@ -10,7 +10,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
@@ -186,7 +186,7 @@ class RequestMetrics:
     """
 
     def __init__(self, meter: Meter) -> None:
-        self._meter = meter
+        self._meter = ref(meter)  # which keeps these alive, not the reverse
         self.levels = ServiceLevels(meter)
         self.levels.tracker.flush_hooks.append(self.drain)
         self._histograms = (
@@ -247,7 +247,9 @@ class RequestMetrics:
 
     def attend(self) -> None:
         """Does what the first of the pending requests calls for, and one too many."""
-        watch_loop(self._meter)
+        meter = self._meter()
+        if meter is not None:
+            watch_loop(meter)
         if len(self.pending) >= MAX_PENDING:
             self.drain()
             return
@@ -311,6 +313,8 @@ class RequestMetrics:
 
 
 MAX_PENDING: Final = 128
+PENDING_MASK: Final = MAX_PENDING - 1
+"""A number of pending requests that is 0 or 1 under it calls for `attend`."""
 LOCK_SECONDS: Final = 1.0
 """Longest wait: the holder may be what a signal handler has interrupted."""
 

@@ -5,13 +5,14 @@ They are counted for each MeterProvider. What a request costs is one comparison 
 else follows from its route and the way it ended, and is worked out once for all that end alike.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 from weakref import WeakSet
 
 from opentelemetry.metrics import Meter
+from opentelemetry.sdk.metrics import Meter as SdkMeter
 from opentelemetry.sdk.resources import SERVICE_NAME
 
 from sightline.boundaries import DURATION_BOUNDARIES_SECONDS
@@ -32,9 +33,13 @@ from sightline_processors.sla import (
     verdict_of,
 )
 from sightline_processors.sla.cells import SlaCell
+from sightline_processors.sla.objectives import MAX_BOUNDARIES, written_duration
 
 NEVER_NS: Final = 1 << 62
 """A threshold that no request reaches: 146 years."""
+
+MAX_SHOWN: Final = 10
+"""Thresholds that a log line names, at most."""
 
 
 class Objectives:
@@ -77,20 +82,24 @@ class Objectives:
         if self._boundaries is None:
             union = boundary_union(DURATION_BOUNDARIES_SECONDS, self._thresholds())
             self._boundaries = union.boundaries
-            self._tell_of(union.left_out)
+            self._tell_of(union.left_out, f"there are {MAX_BOUNDARIES} boundaries at most")
         return self._boundaries
 
     def _thresholds(self) -> Iterable[float]:
         seconds = (each.latency_seconds for each in self.all())
         return dict.fromkeys(each for each in seconds if each is not None)
 
-    def _tell_of(self, thresholds: Iterable[float]) -> None:
-        for seconds in thresholds:
+    def _tell_of(self, thresholds: Sequence[float], cure: str) -> None:
+        """Tells in one line which thresholds are no bucket boundaries."""
+        if thresholds:
+            shown = ", ".join(map(written_duration, thresholds[:MAX_SHOWN]))
+            more = f" and {len(thresholds) - MAX_SHOWN} more" if len(thresholds) > MAX_SHOWN else ""
             warn_once(
-                "the latency threshold of %ss is no bucket boundary of http.server.request.duration, whose "
-                "boundaries are fixed at the start; sightline.sla.requests counts it exactly; restart to "
-                "have it as a boundary",
-                f"{seconds:g}",
+                "latency thresholds that are no bucket boundary of http.server.request.duration: %s%s; "
+                "sightline.sla.requests counts them exactly; %s",
+                shown,
+                more,
+                cure,
             )
 
     def _renew(self, catalogue: Catalogue) -> None:
@@ -99,7 +108,8 @@ class Objectives:
         self.excludes_paths = True  # asked from now on: the file may name paths
         if self._boundaries is not None:
             logger.info("the objectives are those of the changed file: %d", len(catalogue.objectives))
-            self._tell_of(each for each in catalogue.thresholds() if each not in self._boundaries)
+            late = [each for each in catalogue.thresholds() if each not in self._boundaries]
+            self._tell_of(late, "boundaries are fixed at the start: restart to have them")
         for user in list(self.users):
             user.renew_objectives()
 
@@ -147,7 +157,7 @@ class ServiceLevels:
         self.tracker = SlaTracker()
         self.tracker.set_objectives(self.objectives.all())
         settings = process_settings()
-        if settings.state_dir:
+        if settings.state_dir and isinstance(meter, SdkMeter):  # the API's proxy would take the state first
             self.tracker.keep_state(settings.state_dir, _service_name(meter))
         self.objectives.users.add(self)
         sla.trackers.add(self.tracker)

@@ -12,7 +12,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from sightline_processors.redaction import key_patterns
@@ -48,7 +48,9 @@ _OTHER_VARIABLES = frozenset({"SIGHTLINE_BACKENDS_CACHE", "SIGHTLINE_TEST_CACHE"
 """Variables of the development tools, which are not settings."""
 OFF = "off"
 MIN_LIMIT, MAX_LIMIT, _LIMIT_DIGITS = 2, 1_000_000, 20
+_SECRETS = frozenset({"probe_token"})
 _EXAMPLES = {
+    "probe_token": "KDqzUHc7",
     "redact": "tenant*,iban",
     "sla_exclude": "/healthz,/ready*",
     "sla_file": "/etc/shop/objectives.yaml",
@@ -148,6 +150,11 @@ def _keys(items: tuple[str, ...]) -> tuple[str, ...]:
     return items if items == (OFF,) else key_patterns(items)
 
 
+def _secret(value: object) -> object:
+    """Takes a number as the text that it was written as: YAML has no other way to tell `12345678`."""
+    return str(value).strip() if isinstance(value, str | int) else value
+
+
 def _limit(value: object) -> int:
     text = str(value).strip()
     if not (text.isascii() and text.isdecimal() and MIN_LIMIT <= int(text[:_LIMIT_DIGITS]) <= MAX_LIMIT):
@@ -166,6 +173,7 @@ ObjectiveText = Annotated[str, AfterValidator(_objective)]
 PathPatterns = Annotated[tuple[str, ...], BeforeValidator(_items), AfterValidator(_path_patterns)]
 KeyPatterns = Annotated[tuple[str, ...], BeforeValidator(_redaction), AfterValidator(_keys)]
 Limit = Annotated[int, BeforeValidator(_limit)]
+Secret = Annotated[str, BeforeValidator(_secret), Field(repr=False)]
 
 
 class Settings(BaseModel):
@@ -209,7 +217,7 @@ class Settings(BaseModel):
     sla_exclude: PathPatterns = ()
     """Paths (globs) of probes, which no objective judges."""
 
-    probe_token: str = ""
+    probe_token: Secret = ""
     """Secret in the header `X-Sightline-Probe` by which synthetic probes make themselves known."""
 
     slow_request: Duration = 1.0
@@ -289,13 +297,14 @@ def _is_known(option: str) -> bool:
 def _problem_line(field: str, value: str, rule: str, origin: str) -> str:
     info: FieldInfo = Settings.model_fields[field]
     shown = value if len(value) <= _SHOWN_CHARACTERS else value[:_SHOWN_CHARACTERS] + "…"
+    shown = "a value that is not shown" if field in _SECRETS else repr(shown)
     rule = rule.removeprefix("Value error, ")
     default = _written(info.default)
     example = _EXAMPLES.get(field, default)
     if rule.startswith("sla "):
         return f"{rule}; using the default {default}"  # the parser's line, which says it all
     return (
-        f"{PREFIX}{field.upper()} {rule}, got {shown!r} (from {origin}); "
+        f"{PREFIX}{field.upper()} {rule}, got {shown} (from {origin}); "
         f"using the default {default or 'of none'}; for example {PREFIX}{field.upper()}={example}"
     )
 
