@@ -5,25 +5,22 @@ been recorded yet. Each part stands by itself: one that cannot be put in place i
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from opentelemetry import _logs, metrics, trace
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 
 from sightline.correlation import correlation_id_of
 from sightline.options import process_redactor, process_settings
 from sightline.series import SCOPE_NAME
 from sightline.settings import Settings
 from sightline_processors.cardinality.span_processor import CardinalitySpanProcessor
-from sightline_processors.export import OtlpSpanProcessor
+from sightline_processors.export.rewriters import rewrite_exports
 from sightline_processors.redaction import Redactor
 from sightline_processors.redaction.processor import RedactionProcessor, redact_logs_of
 from sightline_processors.report import report
 from sightline_processors.slo_sampling import install_slo_sampling, observe_sampling
 from sightline_processors.slow_operations import SlowOperationProcessor, SlowThresholds
-from sightline_processors.tracing.rewriting import RewritingSpanExporter, SpanRewriter
 
 
 def decide_and_bound() -> None:
@@ -31,7 +28,9 @@ def decide_and_bound() -> None:
     settings = process_settings()
     redactor = process_redactor()
     installs: tuple[Callable[[], object], ...] = (
-        lambda: _rewrite_spans((RedactionProcessor(redactor), CardinalitySpanProcessor())),
+        lambda: rewrite_exports(
+            trace.get_tracer_provider(), RedactionProcessor(redactor), CardinalitySpanProcessor()
+        ),
         lambda: _redact_logs(redactor),
         lambda: _watch_operations(settings),
         _sample,
@@ -41,21 +40,6 @@ def decide_and_bound() -> None:
             install()
         except Exception as error:  # noqa: BLE001  another SDK: the others are put in place
             report("deciding", "a processor could not be put in place; the others are", error=error)
-
-
-def _rewrite_spans(rewriters: tuple[SpanRewriter, ...]) -> None:
-    """Lets every exporter get its spans rewritten, Sightline's own and those of the SDK."""
-    provider = trace.get_tracer_provider()
-    if not isinstance(provider, TracerProvider):
-        return
-    for processor in provider._active_span_processor._span_processors:  # noqa: SLF001  no public way to them
-        if isinstance(processor, OtlpSpanProcessor):
-            processor.span_rewriters += rewriters
-        elif type(processor) is SimpleSpanProcessor:
-            processor.span_exporter = RewritingSpanExporter(processor.span_exporter, rewriters)
-        elif type(processor) is BatchSpanProcessor:
-            batch: Any = processor._batch_processor  # noqa: SLF001
-            batch._exporter = RewritingSpanExporter(batch._exporter, rewriters)  # noqa: SLF001
 
 
 def _redact_logs(redactor: Redactor) -> None:

@@ -43,7 +43,7 @@ SENT_AT_ONCE_BYTES: Final = 65_536
 class HttpExchange(Exchange):
     """Follows one HTTP request."""
 
-    # Defaults of what few requests change or read: to find one here takes as long as ten assignments.
+    # Defaults of what few requests change or read: to find one here takes longer than to assign.
     _status_code: int | None = None
     _received_bytes = _body_bytes = 0
     _response_bytes: int | None = 0

@@ -77,7 +77,7 @@ class ServerSpan(SlottedSpan):
         "correlation_bytes",
     )
 
-    # Not read on the way of a request. What is, stands in slots: a default of the class is ten times slower.
+    # Not read on the way of a request. What is, stands in slots: a default of the class is slower to find.
     _renamed: str | None = None
     _kind = SpanKind.SERVER
     # One for all of them: it is held for a few instructions.

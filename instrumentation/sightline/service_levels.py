@@ -12,7 +12,6 @@ from typing import Any, Final
 from weakref import WeakSet
 
 from opentelemetry.metrics import Meter
-from opentelemetry.sdk.metrics import Meter as SdkMeter
 from opentelemetry.sdk.resources import SERVICE_NAME
 
 from sightline.boundaries import DURATION_BOUNDARIES_SECONDS
@@ -20,7 +19,7 @@ from sightline.known_routes import KnownRoute
 from sightline.options import process_settings
 from sightline.settings import Settings
 from sightline.sla_decorator import decorated_objectives, objective_of, sla
-from sightline_processors.report import logger, warn_once
+from sightline_processors.report import warn_once
 from sightline_processors.sla import (
     Catalogue,
     Objective,
@@ -107,7 +106,6 @@ class Objectives:
         self.catalogue = catalogue
         self.excludes_paths = True  # asked from now on: the file may name paths
         if self._boundaries is not None:
-            logger.info("the objectives are those of the changed file: %d", len(catalogue.objectives))
             late = [each for each in catalogue.thresholds() if each not in self._boundaries]
             self._tell_of(late, "boundaries are fixed at the start: restart to have them")
         for user in list(self.users):
@@ -157,7 +155,8 @@ class ServiceLevels:
         self.tracker = SlaTracker()
         self.tracker.set_objectives(self.objectives.all())
         settings = process_settings()
-        if settings.state_dir and isinstance(meter, SdkMeter):  # the API's proxy would take the state first
+        # Not the API's proxy, which counts until there is an SDK: it would take the state first.
+        if settings.state_dir and not hasattr(meter, "_real_meter"):
             self.tracker.keep_state(settings.state_dir, _service_name(meter))
         self.objectives.users.add(self)
         sla.trackers.add(self.tracker)

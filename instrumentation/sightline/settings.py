@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from sightline_processors.redaction import key_patterns
 from sightline_processors.report import logger
-from sightline_processors.sla.objectives import parse_objective
+from sightline_processors.sla.objectives import parse_objective, written_duration
 
 PREFIX = "SIGHTLINE_"
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -314,7 +314,7 @@ def _written(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, float):
-        return f"{value:g}s"
+        return written_duration(value)
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return str(value)

@@ -1,7 +1,10 @@
 """The documentation: its code runs, its links lead somewhere, its tables say what the code does."""
 
 import asyncio
+import itertools
 import re
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +12,18 @@ import pytest
 from asgi import call, http_scope
 from fastapi import BackgroundTasks, FastAPI, WebSocket
 from fastapi.responses import StreamingResponse
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
-from sightline import background, distro, settings
+from sightline import attributes, background, background_tasks, distro, recorder, settings
+from sightline_processors.cardinality import limiter, overflow, routes
+from sightline_processors.performance_alerts import PerformanceAlerts
+from sightline_processors.sla import Catalogue, SlaTracker, parse_objective, rolling, tracker
+from sightline_processors.sla.span_processor import SlaSpanProcessor
+from sightline_processors.slo_sampling import SloSampler, install_slo_sampling, observe_sampling
+from sightline_processors.slow_operations import SlowOperationProcessor
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
@@ -72,9 +84,20 @@ def test_the_settings_page_lists_every_default_of_the_distribution():
     assert {names_in(row[0])[0]: names_in(row[1])[0] for row in table} == dict(distro.DEFAULTS)
 
 
+@dataclass
+class Emitted:
+    """What an application emitted; the metrics as they were while its event loop ran."""
+
+    spans: list[Any]
+    metrics: dict[str, Any]
+    logs: list[Any]
+
+
 @pytest.fixture
-def emitted(telemetry):
+def emitted(telemetry, monkeypatch):
     """Emits everything there is to emit."""
+    monkeypatch.setenv("SIGHTLINE_SLOW_REQUEST", "5ms")
+    monkeypatch.setenv("SIGHTLINE_TRUSTED_PROXIES", "192.0.2.7")
     app = FastAPI()
 
     @app.post("/items/{item_id}")
@@ -82,6 +105,10 @@ def emitted(telemetry):
         tasks.add_task(fail)
         background.spawn(asyncio.sleep, 0)
         return {}
+
+    @app.get("/slow")
+    async def slow():
+        await asyncio.sleep(0.15)  # longer than the event loop's timer takes
 
     @app.get("/broken")
     async def broken():
@@ -115,15 +142,46 @@ def emitted(telemetry):
             ),
             http_scope("/broken", query_string=b"a=1", headers=[(b"x-request-id", b"not valid")]),
             http_scope("/stream"),
+            http_scope("/slow", headers=[(b"x-request-start", f"t={time.time():.3f}".encode())]),
             http_scope("/", "BREW"),
         ):
             await call(app, scope)
         messages = [{"type": "websocket.connect"}, {"type": "websocket.receive", "text": "hello"}]
         await call(app, http_scope("/room", type="websocket", scheme="ws", subprotocols=[]), messages)
-        await asyncio.sleep(0.01)
+        operate(telemetry)
+        overflow.overflows_of(telemetry.meter_provider._measurement_consumer).note(
+            "requests", 2000, [("user", 1)]
+        )
+        return telemetry.metrics
 
-    asyncio.run(run())
-    return telemetry
+    metrics = asyncio.run(run())
+    return Emitted(telemetry.spans, metrics, telemetry.logs)
+
+
+SLOW_SPANS: tuple[dict[str, Any], ...] = (
+    {"db.system.name": "postgresql", "db.namespace": "shop", "db.query.text": "SELECT 1", "error.type": "E"},
+    {"http.request.method": "GET", "http.response.status_code": 200, "url.template": "/a/{id}"},
+    {"messaging.system": "kafka", "messaging.operation.name": "send", "messaging.operation.type": "send",
+     "messaging.destination.name": "orders"},
+    {"messaging.system": "kafka", "messaging.destination.template": "orders-{id}"},
+)  # fmt: skip
+
+
+def operate(telemetry):
+    """Ends slow spans of other instrumentations, more of them than are logged."""
+    logger, meter = (
+        telemetry.logger_provider.get_logger("sightline"),
+        telemetry.meter_provider.get_meter("other"),
+    )
+    provider = TracerProvider(shutdown_on_exit=False)
+    alerts = PerformanceAlerts(logger, meter, clock=itertools.count(0, 0.5).__next__)
+    provider.add_span_processor(SlowOperationProcessor(alerts=alerts))
+    for found in SLOW_SPANS * 12:
+        further = {"server.address": "db", "server.port": 1, **found}
+        span = provider.get_tracer("other").start_span(
+            "a", kind=SpanKind.CLIENT, attributes=further, start_time=1
+        )
+        span.end(5_000_000_000)
 
 
 def fail():
@@ -174,6 +232,65 @@ def test_the_telemetry_page_lists_every_metric_with_unit_and_attributes(emitted)
         n: found for n, (_, found) in documented.items() if "body.size" not in n
     }
     assert all(found <= documented[name][1] for name, (_, found) in seen.items())
+
+
+def test_the_telemetry_page_lists_every_attribute_of_the_record_of_what_was_slow(emitted):
+    alerts = [each.log_record for each in emitted.logs if each.log_record.event_name == "performance_alert"]
+    assert {name for each in alerts for name in each.attributes} == documented_attributes(
+        "The record of what was slow"
+    )
+
+
+def test_the_telemetry_page_lists_every_attribute_of_the_record_of_a_violation(telemetry):
+    objective = parse_objective("1s@99%", name="calls", origin="a test")
+    processor = SlaSpanProcessor(
+        Catalogue(default=objective), SlaTracker(), logger_provider=telemetry.logger_provider
+    )
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    for _ in range(12):
+        span = provider.get_tracer("other").start_span("a", kind=SpanKind.SERVER, start_time=1)
+        span.set_attribute("http.route", "/a")
+        span.end(5_000_000_000)
+    (found,) = {frozenset(each.log_record.attributes) for each in telemetry.logs}
+    assert found | {"sightline.violations_left_out"} == documented_attributes("The record of a violation")
+
+
+def test_the_telemetry_page_lists_what_the_sampler_tells(telemetry):
+    exporter = InMemorySpanExporter()
+    sampler = SloSampler(spans_per_second=0)
+    provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    install_slo_sampling(provider)
+    observe_sampling(telemetry.meter_provider.get_meter("sightline"), sampler)
+    provider.get_tracer("other").start_span("a").end()
+    (span,) = exporter.get_finished_spans()
+    assert set(span.attributes or {}) == documented_attributes("A sampled span")
+    documented = {
+        names_in(row[0])[0]: row[1].rsplit("`")[1]
+        for row in rows("reference/telemetry.md", "Metrics of the sampler")
+    }
+    assert documented == {name: metric.unit for name, metric in telemetry.metrics.items()}
+
+
+def test_the_telemetry_page_tells_the_bounds_of_series():
+    documented = [int(row[1]) for row in rows("reference/telemetry.md", "How many series there are at most")]
+    assert documented == [
+        settings.Settings().cardinality_limit,
+        limiter.MAX_SETS_OF_ROUTE,
+        routes.MAX_ROUTES,
+        len(attributes.KNOWN_METHODS) + 1,
+        len(attributes._SCHEMES) + 1,
+        len(set(attributes._PROTOCOL_VERSIONS.values())) + 1,
+        recorder.MAX_STATUSES,
+        recorder.MAX_ERROR_TYPES,
+        background_tasks.MAX_FUNCTIONS,
+        rolling.MAX_ACTIVE,
+        tracker.MAX_CELLS,
+        tracker.MAX_EXPECTED_SERIES,
+        overflow.MAX_INSTRUMENTS,
+        overflow.MAX_KEYS,
+    ]
 
 
 def test_the_readme_names_only_targets_that_exist():

@@ -80,3 +80,15 @@ def test_a_long_value_is_cut():
 def test_settings_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         Settings().access_log = True
+
+
+def test_a_secret_is_never_shown(caplog):
+    assert "hunter2" not in repr(load_settings({"SIGHTLINE_PROBE_TOKEN": "hunter2"}))
+    assert load_settings(file_options={"probe_token": ["hunter2"]}) == Settings()
+    (line,) = caplog.messages
+    assert line.startswith("SIGHTLINE_PROBE_TOKEN ")
+    assert "hunter2" not in line
+
+
+def test_a_secret_of_digits_needs_no_quotes_in_the_configuration_file():
+    assert load_settings(file_options={"probe_token": 12345678}).probe_token == "12345678"

@@ -9,7 +9,9 @@ nothing gets the same translation, so that nothing which is only translated coun
 4. Attributes beyond the stock ones (`sightline.*`, `network.peer.*`) are taken out of what the test sees, and
    `client.port`, which the conventions call opt-in, is set through the hook.
 5. Captured headers are shown under the stock key, with `_` where the conventions keep `-`.
-6. Where `http/dup` is forced, the stable half of it is taken out for tests of the old conventions only.
+6. Metrics beyond the stock ones (`sightline.*`) are taken out of what the test sees.
+7. A request ends before its short body is sent: its span is shown after those of its messages.
+8. Where `http/dup` is forced, the stable half of it is taken out for tests of the old conventions only.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +19,7 @@ from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricsData
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -99,7 +102,9 @@ class MessageSpans:
 
     def _span(self, name: str) -> Any:
         parent = trace.get_current_span()
-        is_unsampled = parent.get_span_context().is_valid and not parent.is_recording()
+        # Sightline's span may have ended when the last message is sent: its flag is what counts.
+        context = parent.get_span_context()
+        is_unsampled = context.is_valid and not context.trace_flags.sampled
         provider = trace.NoOpTracerProvider() if is_unsampled else self.provider
         return trace.get_tracer("sightline", tracer_provider=provider).start_as_current_span(name)
 
@@ -128,9 +133,34 @@ def install(*, drop_stable: bool) -> None:
 
     def get_finished_spans(self: Any) -> tuple[ReadableSpan, ...]:
         dropped = ADDED_PREFIXES + (STABLE_PREFIXES if drop_stable and conventions == "old" else ())
-        return tuple(_without(span, dropped) for span in original(self))
+        return tuple(_without(span, dropped) for span in _requests_last(original(self)))
 
     InMemorySpanExporter.get_finished_spans = get_finished_spans  # type: ignore[method-assign]
+    collected = InMemoryMetricReader.get_metrics_data
+
+    def get_metrics_data(self: Any) -> MetricsData | None:
+        data = collected(self)
+        for resource in data.resource_metrics if data is not None else ():
+            for scope in resource.scope_metrics:
+                kept = [each for each in scope.metrics if not each.name.startswith(ADDED_PREFIXES)]
+                object.__setattr__(scope, "metrics", kept)  # a frozen class
+        return data
+
+    InMemoryMetricReader.get_metrics_data = get_metrics_data  # type: ignore[method-assign]
+
+
+def _requests_last(spans: Sequence[ReadableSpan]) -> list[ReadableSpan]:
+    """Returns the spans in their order, each behind the spans of the messages that were sent in it."""
+    places: dict[int, float] = {}
+    for place, span in enumerate(spans):
+        if span.parent is not None and span.name.endswith(" send"):
+            places[span.parent.span_id] = place + 0.5
+    indices = {id(span): index for index, span in enumerate(spans)}
+    return sorted(spans, key=lambda each: max(indices[id(each)], places.get(_span_id(each), 0)))
+
+
+def _span_id(span: ReadableSpan) -> int:
+    return span.context.span_id if span.context is not None else 0
 
 
 def _without(span: ReadableSpan, dropped: tuple[str, ...]) -> ReadableSpan:
