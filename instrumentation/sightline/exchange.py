@@ -107,6 +107,8 @@ class Exchange(ABC):
         self.span = span
         if type(span) is ServerSpan and span._built is None and not brings:  # noqa: SLF001
             identity = span.correlation_bytes
+        elif type(span) is NonRecordingSpan and not brings and span._context[0]:  # noqa: SLF001
+            identity = b"%032x" % span._context[0]  # noqa: SLF001
         else:
             identity = self._identify(span, headers, by_name)
         self._correlation_bytes = identity

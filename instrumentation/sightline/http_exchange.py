@@ -221,7 +221,7 @@ class HttpExchange(Exchange):
     def _complete(self, response_bytes: int) -> None:
         """Ends a request whose whole response is about to be sent: `_end`, without what is not so then."""
         span = self.span
-        if type(span) is not ServerSpan:
+        if type(span) is not ServerSpan and type(span) is not NonRecordingSpan:
             self._response_bytes = response_bytes
             self._end(COMPLETED)
             return
@@ -235,7 +235,9 @@ class HttpExchange(Exchange):
             self._clock_stopped_ns = self._clock_started_ns + duration_ns
             self._end(COMPLETED)
             return
-        if span._built is None and span._end_time is None and span._direct is not None:  # noqa: SLF001
+        if type(span) is not ServerSpan:
+            is_held_back = False
+        elif span._built is None and span._end_time is None and span._direct is not None:  # noqa: SLF001
             span._end_time, span._ending = ended_unix_ns, ending  # noqa: SLF001  `finish`, without its call
             is_held_back = True
         else:

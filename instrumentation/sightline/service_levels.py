@@ -55,7 +55,7 @@ class Objectives:
         self._own = Catalogue(default=default, excluded_paths=settings.sla_exclude)
         self.catalogue = self._own
         self.users: WeakSet[Any] = WeakSet()
-        self.excludes_paths = bool(settings.sla_exclude)
+        self.excludes_paths = self._own.excludes_paths
         self._boundaries: tuple[float, ...] | None = None
         self._file: ObjectivesFile | None = None
         if settings.sla_file:
@@ -104,7 +104,7 @@ class Objectives:
     def _renew(self, catalogue: Catalogue) -> None:
         """Takes over a catalogue of the file; called by the thread that follows it."""
         self.catalogue = catalogue
-        self.excludes_paths = True  # asked from now on: the file may name paths
+        self.excludes_paths = self._own.excludes_paths or catalogue.excludes_paths
         if self._boundaries is not None:
             late = [each for each in catalogue.thresholds() if each not in self._boundaries]
             self._tell_of(late, "boundaries are fixed at the start: restart to have them")

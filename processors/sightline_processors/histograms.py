@@ -51,6 +51,41 @@ def _as_it_is(exemplar: Exemplar) -> Exemplar:
     return exemplar
 
 
+def _aggregate(
+    content: Content, values: Sequence[float], boundaries: Sequence[float], total: float
+) -> list[int]:
+    """Adds valid measurements; returns the bucket of each."""
+    buckets = list(map(partial(bisect_left, boundaries), values))
+    for bucket, count in Counter(buckets).items():
+        content.counts[bucket] += count
+    content.sum += total
+    content.min = min(content.min, *values)
+    content.max = max(content.max, *values)
+    return buckets
+
+
+def _keep_exemplars(
+    content: Content,
+    values: Sequence[float],
+    buckets: Sequence[int],
+    plan: Plan,
+    sources: Sequence[Any],
+    exemplar_of: Callable[[Any], Exemplar],
+    more: Mapping[str, AttributeValue],
+) -> None:
+    """Keeps the last exemplar of each bucket; most buckets have one near the end."""
+    missing = set(buckets)
+    for index in range(len(values) - 1, -1, -1):
+        bucket = buckets[index]
+        if bucket in missing:
+            exemplar = exemplar_of(sources[index])
+            if exemplar[3] or plan.takes_all_exemplars:
+                content.exemplars[bucket] = (values[index], exemplar, more)
+                missing.discard(bucket)
+                if not missing:
+                    return
+
+
 class HistogramBuffer:
     """Aggregates the measurements of one attribute set until the next flush; any thread.
 
@@ -107,48 +142,18 @@ class HistogramBuffer:
             with self._lock:
                 plan = self._plan
                 if plan.boundaries is not None:
-                    self._aggregate(values, plan.boundaries, exemplar_of(sources[0])[2])
+                    content = self._content
+                    if content is None:
+                        started_unix_ns = exemplar_of(sources[0])[2]
+                        content = self._content = Content(len(plan.boundaries) + 1, started_unix_ns)
+                    buckets = _aggregate(content, values, plan.boundaries, total)
                     if plan.takes_exemplars:
-                        self._keep_exemplars(values, plan, sources, exemplar_of, more)
+                        _keep_exemplars(content, values, buckets, plan, sources, exemplar_of, more)
                     return
         else:
             self._siblings.flush()
         for value, source in zip(values, sources, strict=True):
             record(self._instrument, value, self._attributes, exemplar_of(source))
-
-    def _aggregate(self, values: Sequence[float], boundaries: Sequence[float], started_unix_ns: int) -> None:
-        """Takes valid measurements, with the lock held."""
-        content = self._content
-        if content is None:
-            content = self._content = Content(len(boundaries) + 1, started_unix_ns)
-        for bucket, count in Counter(map(partial(bisect_left, boundaries), values)).items():
-            content.counts[bucket] += count
-        content.sum += sum(values)
-        content.min = min(content.min, *values)
-        content.max = max(content.max, *values)
-
-    def _keep_exemplars(
-        self,
-        values: Sequence[float],
-        plan: Plan,
-        sources: Sequence[Any],
-        exemplar_of: Callable[[Any], Exemplar],
-        more: Mapping[str, AttributeValue],
-    ) -> None:
-        """Keeps the last exemplar of each bucket, with the lock held; most buckets have one near the end."""
-        content, boundaries = self._content, plan.boundaries
-        if content is None or boundaries is None:
-            return
-        missing = {bisect_left(boundaries, value) for value in values}
-        for index in range(len(values) - 1, -1, -1):
-            bucket = bisect_left(boundaries, values[index])
-            if bucket in missing:
-                exemplar = exemplar_of(sources[index])
-                if exemplar[3] or plan.takes_all_exemplars:
-                    content.exemplars[bucket] = (values[index], exemplar, more)
-                    missing.discard(bucket)
-                    if not missing:
-                        return
 
     def _renew(self) -> None:
         """Adapts to readers that came or went: those that came get nothing from before."""
