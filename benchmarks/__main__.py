@@ -2,8 +2,9 @@
 
 Each case is a process of its own, on a core of its own. Rounds are interleaved, so that a machine whose speed
 drifts slows all of them alike, and each ratio is to the bare application of the same round. A round in which
-a request is missing at the receiver does not count, and says so. A run of everything writes the tables and
-the chart of docs/reference/cost.md.
+a request is missing at the receiver does not count, and says so. What each processor costs by itself is
+measured in one process, without a server. A run of everything writes the tables and the chart of
+docs/reference/cost.md.
 """
 
 import argparse

@@ -7,6 +7,7 @@ from typing import Final
 from benchmarks.cases import BARE, CONTRIB, CORRELATION_ID, OURS
 from benchmarks.figures import Samples, added_ratio, added_us, cpu_ratio, share, spread
 from benchmarks.memory import Memory
+from benchmarks.route_memory import ACTIVE, REGISTERED, RouteMemory
 from benchmarks.scenarios import CHILD, CHILD_SDK, ROUTES, child_us, unsampled_share
 from benchmarks.startup import StartUp
 
@@ -21,6 +22,7 @@ START_UP_ADDED_SECONDS: Final = 0.15
 ROUTES_SHARE: Final = 0.05
 """Of what a request to the last of 500 routes costs bare: one walk over the routes would be most of that."""
 
+ROUTES_MB: Final = 20.0
 GROWTH_MB: Final = 2.0
 """What the allocator's own noise may add to memory that does not grow."""
 
@@ -35,9 +37,20 @@ class Budget:
     is_met: bool
 
 
-def budgets(samples: Samples, start_up: Sequence[StartUp], memory: Sequence[Memory]) -> list[Budget]:
+def budgets(
+    samples: Samples,
+    start_up: Sequence[StartUp],
+    memory: Sequence[Memory],
+    routes: RouteMemory | None = None,
+) -> list[Budget]:
     """Returns every budget that the run has measured."""
-    found = [*_of_requests(samples), *_of_scenarios(samples), *_of_start_up(start_up), *_of_memory(memory)]
+    found = [
+        *_of_requests(samples),
+        *_of_scenarios(samples),
+        *_of_start_up(start_up),
+        *_of_memory(memory),
+        *_of_routes(routes),
+    ]
     return [budget for budget in found if "nan" not in budget.measured + budget.limit]
 
 
@@ -93,6 +106,13 @@ def _of_memory(memory: Sequence[Memory]) -> Iterator[Budget]:
         growth = each.end_mb - each.early_mb
         name = f"RSS from 20 % on: {each.name}"
         yield Budget(name, f"{GROWTH_MB:.0f} MB", f"{growth:+.1f} MB", growth <= GROWTH_MB)
+
+
+def _of_routes(routes: RouteMemory | None) -> Iterator[Budget]:
+    if routes is not None:
+        name = f"RSS of SLA and reserved series, {REGISTERED:,} routes of which {ACTIVE} are active"
+        added = routes.with_mb - routes.without_mb
+        yield Budget(name, f"{ROUTES_MB:.0f} MB", f"{added:+.1f} MB", added < ROUTES_MB)
 
 
 def failures(judged: Sequence[Budget]) -> list[str]:

@@ -11,7 +11,9 @@ from benchmarks.chart import Bar, chart
 from benchmarks.environments import ENVIRONMENTS
 from benchmarks.figures import Samples, added_us, cpu_ratio, p99_ratio, spread
 from benchmarks.memory import Memory
+from benchmarks.processors import Cost, bare_request, processor_remarks, processor_rows
 from benchmarks.results import Results
+from benchmarks.route_memory import ACTIVE, REGISTERED, RouteMemory
 from benchmarks.scenarios import scenario_rows
 from benchmarks.startup import StartUp
 from tests.matrix.environments import ROOT
@@ -32,15 +34,17 @@ def write(results: Results) -> None:
 
 def page(results: Results) -> str:
     """Returns everything between the two markers, in Markdown."""
-    judged = budgets(results.samples, results.start_up, results.memory)
+    judged = budgets(results.samples, results.start_up, results.memory, results.routes)
     parts = [
         _setting(results.setting),
         variants_table(results.samples),
         table(("what else", "without", "Sightline adds", "to compare"), scenario_rows(results.samples)),
         start_up_table(results.start_up),
         memory_table(results.memory),
+        processors_table(results.processors),
+        routes_table(results.routes),
         budgets_table(judged),
-        _remarks(results.samples),
+        _remarks(results.samples, results.processors),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -103,6 +107,22 @@ def memory_table(memory: Sequence[Memory]) -> str:
     return table(head, rows)
 
 
+def processors_table(costs: Sequence[Cost]) -> str:
+    """Returns the table of the processors' own costs; empty where they were not measured."""
+    of_bare = f"of a bare request's {bare_request(costs).median:.0f} µs"
+    head = ("processor, in one process", "for each", "CPU without", "adds", of_bare)
+    return table(head, processor_rows(costs))
+
+
+def routes_table(routes: RouteMemory | None) -> str:
+    """Returns the table of the memory of many routes; empty where it was not measured."""
+    if routes is None:
+        return ""
+    head = ("memory (RSS) of Sightline", "without SLA and reserved series", "with them")
+    name = f"{REGISTERED:,} registered routes, {ACTIVE} of them active"
+    return table(head, [(name, f"{routes.without_mb:.1f} MB", f"{routes.with_mb:.1f} MB")])
+
+
 def budgets_table(judged: Sequence[Budget]) -> str:
     """Returns the table of budgets."""
     rows = [(each.name, each.limit, each.measured, "yes" if each.is_met else "**no**") for each in judged]
@@ -113,7 +133,7 @@ def _setting(setting: Mapping[str, str]) -> str:
     return "\n".join(f"- {name}: {value}" for name, value in setting.items())
 
 
-def _remarks(samples: Samples) -> str:
+def _remarks(samples: Samples, costs: Sequence[Cost]) -> str:
     late = [sample.late_p99_ms for rounds in samples.values() for sample in rounds if sample.late_p99_ms >= 0]
     lines = [
         f"- {name}, round {number}, does not count: {sample.lost.splitlines()[0]}"
@@ -121,6 +141,7 @@ def _remarks(samples: Samples) -> str:
         for number, sample in enumerate(rounds, 1)
         if sample.lost
     ]
+    lines += processor_remarks(costs)
     if late:
         own = f"{statistics.median(late):.2f} ms (p99, median of {len(late)} rounds)"
         lines.append(f"- The client of the open loop was itself late by {own}; latencies include that.")

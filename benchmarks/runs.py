@@ -17,14 +17,19 @@ from benchmarks.environments import ENVIRONMENTS, programs
 from benchmarks.load import CONNECTIONS
 from benchmarks.memory import measure_memory
 from benchmarks.processes import cores
+from benchmarks.processors import measure_processors
 from benchmarks.results import Results
 from benchmarks.rounds import OPEN_RATE, Plan, Sample, run_round
+from benchmarks.route_memory import measure_route_memory
 from benchmarks.servers import Laboratory, Receiver
 from benchmarks.startup import measure_start_up
 
 START_UP: Final = "start-up"
 MEMORY: Final = "memory"
-PARTS: Final = (Kind.VARIANT.value, Kind.SCENARIO.value, START_UP, MEMORY)
+PROCESSORS: Final = "processors"
+PARTS: Final = (Kind.VARIANT.value, Kind.SCENARIO.value, START_UP, MEMORY, PROCESSORS)
+PROCESSOR_ROUNDS: Final = 2
+"""Rounds of the processors for each of the cases: theirs are short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,12 @@ def measure(laboratory: Laboratory, selection: Selection) -> Results:
     if selection.has(MEMORY):
         _tell("memory")
         memory = measure_memory(laboratory, selection.memory_requests)
-    return Results(samples, start_up, memory, setting(selection))
+    processors, routes = [], None
+    if selection.has(PROCESSORS):
+        _tell("processors")
+        processors = measure_processors(PROCESSOR_ROUNDS * selection.rounds)
+        routes = measure_route_memory(laboratory)
+    return Results(samples, start_up, memory, setting(selection), processors, routes)
 
 
 def run_rounds(
