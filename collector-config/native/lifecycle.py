@@ -35,7 +35,13 @@ class StackError(Exception):
 
 
 def up(
-    state: Path, offset: int | None, *, fresh: bool, timeout_seconds: float, checkpoint: Callable[[], None]
+    state: Path,
+    offset: int | None,
+    *,
+    fresh: bool,
+    timeout_seconds: float,
+    checkpoint: Callable[[], None],
+    alert_webhook: str | None = None,
 ) -> Layout:
     """Starts the stack, or finds it up and healthy.
 
@@ -45,6 +51,7 @@ def up(
         fresh: Forget all data first.
         timeout_seconds: How long the programs may take to become ready, all together.
         checkpoint: Called between the steps; may raise to end the start.
+        alert_webhook: URL that alerts are POSTed to; None tells nobody. Of no effect on a running stack.
 
     Raises:
         StackError: Nothing was left running that was not running before; so it is after any exception.
@@ -56,6 +63,7 @@ def up(
     binaries = _find_binaries(layout)
     _require_free_ports(layout)
     _prepare_state(layout, fresh=fresh)
+    stack_programs.write_alert_receiver(layout, alert_webhook)
     try:
         _start_all(layout, binaries, time.monotonic() + timeout_seconds, checkpoint)
     except BaseException:

@@ -1,6 +1,7 @@
 """Runs the pipeline natively on loopback: collector, Jaeger, Loki, Prometheus, Alertmanager.
 
-    python collector-config/native/stack.py up [--state-dir DIR] [--port-offset N|auto] [--fresh] [--json]
+    python collector-config/native/stack.py up [--state-dir DIR] [--port-offset N|auto] [--alert-webhook URL]
+                                               [--fresh] [--json]
     python collector-config/native/stack.py status [--state-dir DIR] [--json]
     python collector-config/native/stack.py down [--state-dir DIR]
 
@@ -99,6 +100,9 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--port-offset", type=_offset, help="added to every port, or auto; default 0"
             )
+            command.add_argument(
+                "--alert-webhook", metavar="URL", help="where alerts are POSTed; nobody is told without"
+            )
             command.add_argument("--fresh", action="store_true", help="forget all data first")
             command.add_argument(
                 "--timeout", type=float, default=120.0, metavar="SECONDS", help="until ready; default 120"
@@ -125,6 +129,7 @@ def _run(options: argparse.Namespace) -> int:
             fresh=options.fresh,
             timeout_seconds=options.timeout,
             checkpoint=interruption.check,
+            alert_webhook=options.alert_webhook,
         )
     _show(
         layout, {program.name: "ready" for program in stack_programs.programs(layout)}, as_json=options.json

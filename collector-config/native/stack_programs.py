@@ -94,15 +94,34 @@ def programs(layout: Layout) -> list[Program]:
 def write_targets(layout: Layout) -> None:
     """Lays out the folder of Prometheus' configuration.
 
-    It holds a link to the shipped file, and the targets with this stack's ports: the file knows no variables.
+    It holds links to the shipped file and rules, and the targets with this stack's ports: the file knows no
+    variables.
     """
     folder = _prometheus_folder(layout)
     (folder / "targets").mkdir(parents=True, exist_ok=True)
-    link = folder / "prometheus.yaml"
-    link.unlink(missing_ok=True)
-    link.symlink_to(CONFIG / "prometheus.yaml")
-    for shipped in sorted((CONFIG / "targets").glob("*.yaml")):
-        (folder / "targets" / shipped.name).write_text(_shift(shipped.read_text(), layout.offset))
+    for shipped in ("prometheus.yaml", "rules"):
+        link = folder / shipped
+        link.unlink(missing_ok=True)
+        link.symlink_to(CONFIG / shipped)
+    for targets in sorted((CONFIG / "targets").glob("*.yaml")):
+        (folder / "targets" / targets.name).write_text(_shift(targets.read_text(), layout.offset))
+
+
+def write_alert_receiver(layout: Layout, webhook: str | None) -> None:
+    """Writes Alertmanager's configuration: the shipped one, which tells nobody unless there is a webhook.
+
+    Args:
+        layout: Whose configuration it is.
+        webhook: URL that notifications are POSTed to; kept in a file of mode 0600, as it may hold a secret.
+    """
+    text = (CONFIG / "alertmanager.yaml").read_text()
+    secret = layout.data("alertmanager") / "webhook-url"
+    secret.unlink(missing_ok=True)
+    if webhook:
+        text = text.replace("receiver: nobody", "receiver: webhook", 1)
+        secret.touch(mode=0o600)
+        secret.write_text(webhook)
+    _alertmanager_file(layout).write_text(text)
 
 
 def _shift(text: str, offset: int) -> str:
@@ -111,6 +130,10 @@ def _shift(text: str, offset: int) -> str:
 
 def _prometheus_folder(layout: Layout) -> Path:
     return layout.state / "prometheus"
+
+
+def _alertmanager_file(layout: Layout) -> Path:
+    return layout.state / "alertmanager.yaml"
 
 
 def _jaeger(layout: Layout) -> Program:
@@ -162,7 +185,7 @@ def _alertmanager(layout: Layout) -> Program:
         name="alertmanager",
         ports=("alertmanager",),
         arguments=(
-            f"--config.file={CONFIG / 'alertmanager.yaml'}",
+            f"--config.file={_alertmanager_file(layout)}",
             f"--web.listen-address={layout.address('alertmanager')}",
             f"--storage.path={layout.data('alertmanager')}",
             "--cluster.listen-address=",

@@ -27,7 +27,7 @@ VALIDATIONS = {
         ["-verify-config", "-config.expand-env=true", "-config.file={}"],
         ("ignore_defaults", "ignore"),
     ),
-    "alertmanager.yaml": ("amtool", ["check-config", "{}"], ("receiver: none", "receiver: nobody")),
+    "alertmanager.yaml": ("amtool", ["check-config", "{}"], ("receiver: nobody", "receiver: none")),
 }
 
 
@@ -43,6 +43,7 @@ def copies(tmp_path: Path) -> Path:
     for name in VALIDATIONS:
         shutil.copy(CONFIG / name, tmp_path)
     shutil.copytree(CONFIG / "targets", tmp_path / "targets")
+    shutil.copytree(CONFIG / "rules", tmp_path / "rules")
     return tmp_path
 
 

@@ -102,7 +102,7 @@ def test_compose_mounts_files_that_exist() -> None:
     files = [mount for mount in mounts if mount.startswith("./")]
     volumes = yaml.safe_load((CONFIG / "compose.yaml").read_text())["volumes"]
 
-    assert len(files) == 7
+    assert len(files) == 8
     assert all((CONFIG / file).exists() for file in files)
     assert {mount for mount in mounts if not mount.startswith("./")} == set(volumes)
 
