@@ -30,11 +30,11 @@ from opentelemetry.trace import (
 
 from sightline import exceptions, names
 from sightline.boundaries import LONG_BOUNDARIES_SECONDS
+from sightline.bounded_values import BoundedNames
 from sightline.correlation import correlation_id_of
 from sightline.options import OPTIONS_KEY, CaptureOptions, capture_options
 from sightline.recorder import (
     MAX_ERROR_TYPES,
-    BoundedNames,
     instrumentation_scope,
     qualified_name,
 )

@@ -25,9 +25,10 @@ from opentelemetry.trace.propagation import _SPAN_KEY as SPAN_KEY
 from sightline import correlation, exceptions, names
 from sightline.attributes import full_url
 from sightline.correlation import CONTEXT_KEY as CORRELATION_KEY
+from sightline.endings import EXCLUDED, Ending
 from sightline.options import OPTIONS_KEY, CaptureOptions
 from sightline.recorder import Recorder
-from sightline.request_facts import EXCLUDED, Ending, RequestFacts, connection_of, facts_of
+from sightline.request_facts import RequestFacts, connection_of, facts_of
 from sightline.server_span import ServerSpan
 from sightline.types import Attributes, Message, RawHeader, Receive, Scope, Send, ServerRequestHook
 from sightline_processors.report import report

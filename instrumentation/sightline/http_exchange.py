@@ -16,8 +16,7 @@ from typing import Final
 from opentelemetry.trace import NonRecordingSpan
 
 from sightline.access_records import tell_access_log
-from sightline.exchange import NO_ATTRIBUTES, Exchange
-from sightline.request_facts import (
+from sightline.endings import (
     CANCELLED,
     CLIENT_DISCONNECT,
     COMPLETED,
@@ -27,6 +26,7 @@ from sightline.request_facts import (
     STREAM,
     Ending,
 )
+from sightline.exchange import NO_ATTRIBUTES, Exchange
 from sightline.request_metrics import PENDING_MASK, Measurement
 from sightline.saturation import snapshot
 from sightline.server_span import ServerSpan

@@ -8,7 +8,6 @@ computed once in `attributes.py`.
 import sys
 from collections.abc import Mapping, Sequence
 from hmac import compare_digest
-from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -26,8 +25,8 @@ from opentelemetry.trace.propagation import _SPAN_KEY as SPAN_KEY
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from sightline import names
-from sightline.attributes import OTHER_METHOD
 from sightline.boundaries import DURATION_BOUNDARIES_SECONDS, LONG_BOUNDARIES_SECONDS
+from sightline.bounded_values import BoundedNames, BoundedStatuses
 from sightline.context_headers import HeaderGetter, remote_parent
 from sightline.correlation import correlation_id_of
 from sightline.known_routes import known_routes
@@ -50,56 +49,11 @@ SCHEMA_URL: Final = Schemas.V1_44_0.value
 MAX_OUTCOMES: Final = 10_000
 """Cached outcomes per application; beyond them an outcome is computed each time, nothing is evicted."""
 
-MAX_STATUSES: Final = 20
-"""Distinct statuses per application beyond the registered ones, such as 499 and 520."""
-
 PROBE_HEADER: Final = b"x-sightline-probe"
 """Carries `SIGHTLINE_PROBE_TOKEN`, by which a probe makes itself known."""
 
-_REGISTERED: Final = frozenset(map(int, HTTPStatus))
-_CLASSES: Final = frozenset({100, 200, 300, 400, 500})
-
 MAX_ERROR_TYPES: Final = 200
 """Distinct `error.type` values per application; further ones are `_OTHER`."""
-
-
-class BoundedNames:
-    """Lets the first names through and replaces further ones by `_OTHER`; constant memory.
-
-    Args:
-        limit: Distinct names that keep their value, for the life of the process.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._seen: set[str] = set()
-
-    def bounded(self, name: str) -> str:
-        """Returns the name, or `_OTHER`."""
-        if name in self._seen:
-            return name
-        if len(self._seen) >= self._limit:
-            return OTHER_METHOD
-        self._seen.add(name)
-        return name
-
-
-class BoundedNumbers:
-    """Lets the first numbers through; constant memory.
-
-    Args:
-        limit: Distinct numbers that are admitted, for the life of the process.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._seen: set[int] = set()
-
-    def admits(self, number: int) -> bool:
-        """Tells whether a number is one of the first."""
-        if number not in self._seen and len(self._seen) < self._limit and 100 <= number < 600:  # noqa: PLR2004
-            self._seen.add(number)
-        return number in self._seen
 
 
 def instrumentation_scope(options: CaptureOptions) -> tuple[Tracer, Meter, Logger]:
@@ -124,6 +78,7 @@ class Recorder:
         remembers: Whether the server may write its access records after the request, in its task.
         is_swift: Whether a request needs nothing but its exchange: it is settled, and no hook is called.
         is_settled: Whether there is an SDK; until there is one, it may still come.
+        statuses: Keeps the statuses of responses in a closed set.
         server_tracer: Starts the spans of requests.
         requests: The metrics of requests.
         w3c_propagator: The global propagator, if it reads nothing but W3C trace context and baggage.
@@ -171,7 +126,7 @@ class Recorder:
         self.facts: dict[tuple[Any, ...], RequestFacts] = {}
         self.remembered_endings = 0
         self.shared_facts: dict[tuple[Any, ...], SharedFacts] = {}
-        self._statuses = BoundedNumbers(MAX_STATUSES)
+        self.statuses = BoundedStatuses()
         guard_metrics(self._providers[1], self.options.settings)
         self.requests.recorders.add(self)
         if sdk_tracer is not None:
@@ -228,16 +183,6 @@ class Recorder:
         """Learns the routes anew when the application has got some."""
         if _route_count(self._app) != self._routes:
             self.learn_routes()
-
-    def status(self, status_code: int | None) -> int | None:
-        """Returns a status from a closed set: the registered ones, and the first others that are sent.
-
-        Beyond them the first of its class, or none where it has no class.
-        """
-        if status_code is None or status_code in _REGISTERED or self._statuses.admits(status_code):
-            return status_code
-        of_class = status_code // 100 * 100
-        return of_class if of_class in _CLASSES else None
 
     def forget(self) -> None:
         """Forgets what requests have in common; it is worked out again, and memory stays bounded."""

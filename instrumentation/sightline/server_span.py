@@ -18,8 +18,9 @@ from opentelemetry.util.types import AnyValue
 
 from sightline import names
 from sightline.attributes import raw_path, request_attributes
+from sightline.endings import Ending
 from sightline.old_conventions import old_span_attributes
-from sightline.request_facts import Ending, RequestFacts
+from sightline.request_facts import RequestFacts
 from sightline.span_bytes import TABLE, attributes_bytes, correlation_id, url_path, url_query
 from sightline.types import Attributes, Scope
 from sightline_processors.otlp import wire

@@ -168,16 +168,25 @@ class ServiceLevels:
 
     def expect(self, routes: Iterable[KnownRoute]) -> None:
         """Lets the counters of an application's routes begin at 0."""
+        catalogue = self.objectives.catalogue
         for route in routes:
             for method in sorted(route.methods - {"HEAD"}) or ["GET"]:
-                objective = self.objective(route.template, method, route.tags, route.endpoint)
+                objective = self.objective(route.template, method, route.tags, route.endpoint, catalogue)
                 self.tracker.expect(
                     objective, method, route.template, latency_eligible=not route.is_websocket
                 )
 
-    def objective(self, route: str | None, method: str, tags: tuple[str, ...], endpoint: object) -> Objective:
+    def objective(
+        self,
+        route: str | None,
+        method: str,
+        tags: tuple[str, ...],
+        endpoint: object,
+        catalogue: Catalogue | None = None,
+    ) -> Objective:
         """Returns the objective of a route: its decorator's, else that of the first entry that matches."""
-        return objective_of(endpoint) or self.objectives.catalogue.objective_for(route, method, tags)
+        catalogue = catalogue or self.objectives.catalogue
+        return objective_of(endpoint) or catalogue.objective_for(route, method, tags)
 
     def judgement(
         self,
@@ -189,6 +198,7 @@ class ServiceLevels:
         is_error: bool,
         is_excluded: bool,
         is_eligible: bool,
+        catalogue: Catalogue | None = None,
     ) -> Judgement:
         """Returns what a request means that ended in a certain way.
 
@@ -200,8 +210,10 @@ class ServiceLevels:
             is_error: Whether something other than its status makes it a failure.
             is_excluded: Whether nobody is to judge it.
             is_eligible: Whether the latency objective applies: not to streams and WebSockets.
+            catalogue: That the objective is from: the one that holds now may be another already.
         """
-        failed = is_error or (status_code is not None and self.objectives.catalogue.fails(status_code))
+        catalogue = catalogue or self.objectives.catalogue
+        failed = is_error or (status_code is not None and catalogue.fails(status_code))
         verdict = verdict_of(
             excluded=is_excluded,
             failed=failed,

@@ -15,10 +15,10 @@ from opentelemetry.semconv.attributes.network_attributes import NETWORK_PROTOCOL
 from opentelemetry.trace import Span
 
 from sightline import names
+from sightline.endings import CANCELLED, CLIENT_DISCONNECT, COMPLETED, ERROR, STREAM
 from sightline.exchange import Exchange
 from sightline.outcome import route_attributes
 from sightline.recorder import Recorder
-from sightline.request_facts import CANCELLED, CLIENT_DISCONNECT, COMPLETED, ERROR, STREAM
 from sightline.routes import route_template
 from sightline.types import Attributes, Message, Receive, Scope, Send
 from sightline_processors.report import report

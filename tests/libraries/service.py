@@ -25,6 +25,8 @@ START_TIMEOUT_SECONDS: Final = 60.0
 STOP_TIMEOUT_SECONDS: Final = 15.0
 ARRIVAL_TIMEOUT_SECONDS: Final = 20.0
 DELAY_MS: Final = 100
+SLOW_SECONDS: Final = 0.4
+"""How long the called service takes to answer at `/slow`."""
 
 T = TypeVar("T")
 
@@ -40,6 +42,10 @@ class Downstream:
         """Returns the address of the service by one of its names."""
         return f"http://{host}:{self.port}/stock"
 
+    def slow_url(self) -> str:
+        """Returns an address of the service that takes `SLOW_SECONDS` to answer."""
+        return f"http://127.0.0.1:{self.port}/slow?token=hunter2"
+
     def redirect(self, target: str) -> str:
         """Returns an address of the service, as 127.0.0.1, that redirects to another one."""
         return f"http://127.0.0.1:{self.port}/redirect?{quote(target)}"
@@ -54,6 +60,8 @@ def downstream() -> Iterator[Downstream]:
         def do_GET(self) -> None:
             received.append({name.lower(): value for name, value in self.headers.items()})
             path, _, target = self.path.partition("?")
+            if path == "/slow":
+                time.sleep(SLOW_SECONDS)
             if path == "/redirect":
                 self.send_response(302)
                 self.send_header("Location", unquote(target))

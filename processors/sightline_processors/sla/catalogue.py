@@ -85,6 +85,11 @@ class Catalogue:
         seconds = (each.latency_seconds for each in self.objectives)
         return tuple(dict.fromkeys(each for each in seconds if each is not None))
 
+    @property
+    def excludes_paths(self) -> bool:
+        """Whether there are paths that are left out."""
+        return self._excluded is not None
+
     def is_excluded_path(self, path: str) -> bool:
         """Tells whether requests for a path are left out; linear in its length."""
         return self._excluded is not None and self._excluded.match(path) is not None

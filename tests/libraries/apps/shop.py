@@ -26,6 +26,7 @@ POSTGRESQL_PORT = int(os.environ["POSTGRESQL_PORT"])
 REDIS_PORT = int(os.environ["REDIS_PORT"])
 ADDRESS = f"shop@127.0.0.1:{POSTGRESQL_PORT}/postgres"
 QUERY = "SELECT 6 * 7"
+SLOW_QUERY = "SELECT 42 FROM pg_sleep(0.2) WHERE 'hunter2' <> ''"
 
 
 @app.get("/httpx")
@@ -77,6 +78,36 @@ def call_psycopg_sync() -> int:
         cursor.execute(QUERY)
         row = cursor.fetchone()
     return int(row[0]) if row else 0
+
+
+@app.get("/slow-asyncpg")
+async def query_slowly_asyncpg() -> int:
+    """Queries slowly with asyncpg, with a secret in the statement."""
+    connection = await asyncpg.connect(f"postgresql://{ADDRESS}")
+    try:
+        value: int = await connection.fetchval(SLOW_QUERY)
+    finally:
+        await connection.close()
+    return value
+
+
+@app.get("/slow-psycopg")
+def query_slowly_psycopg() -> int:
+    """Queries slowly with psycopg, with a secret in the statement."""
+    with psycopg.connect(f"postgresql://{ADDRESS}") as connection, connection.cursor() as cursor:
+        cursor.execute(SLOW_QUERY)
+        row = cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+@app.get("/slow-sqlalchemy")
+async def query_slowly_sqlalchemy() -> int:
+    """Queries slowly with SQLAlchemy over asyncpg, which records a span each."""
+    engine = create_async_engine(f"postgresql+asyncpg://{ADDRESS}")
+    async with engine.connect() as connection:
+        value: int = (await connection.execute(text(SLOW_QUERY))).scalar_one()
+    await engine.dispose()
+    return value
 
 
 @app.get("/sqlalchemy-asyncpg")
