@@ -85,9 +85,9 @@ class HttpExchange(Exchange):
         try:
             kind = message["type"]
             if kind == "http.response.body":
-                if self._ends_early and not message.get("more_body", False):
+                if self._ends_early and not (message.get("more_body")):
                     self._ends_early = False
-                    size = len(message.get("body", b""))
+                    size = len(message["body"]) if "body" in message else 0
                     if size <= SENT_AT_ONCE_BYTES:
                         try:
                             self._complete(size)

@@ -1,5 +1,9 @@
 """The ASGI middleware: opens an exchange, runs the application in it, closes it."""
 
+from contextlib import suppress
+from contextvars import Token
+
+from opentelemetry.context import Context
 from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled
 
 from sightline.current_context import attach, get_current, reset
@@ -76,13 +80,20 @@ class SightlineMiddleware:
             if not exchange.is_over:
                 _close(exchange, None)
         finally:
-            try:  # noqa: SIM105  without the call of a context manager
-                reset(token)
-            except ValueError:  # it ends in another task than it began in, which keeps its own context
-                pass
             if recorder.remembers:
                 remember_finished(context)
-            scope.pop(SCOPE_EXCHANGE, None)  # breaks the cycle between scope and exchange
+            try:
+                del scope[SCOPE_EXCHANGE]  # breaks the cycle between scope and exchange
+                reset(token)
+            except (KeyError, ValueError):
+                _leave(scope, token)
+
+
+def _leave(scope: Scope, token: Token[Context]) -> None:
+    """Leaves a request whose scope the application has changed, or which ends in another task."""
+    scope.pop(SCOPE_EXCHANGE, None)
+    with suppress(ValueError):  # that task keeps its own context
+        reset(token)
 
 
 def _close(exchange: Exchange, error: BaseException | None) -> None:
