@@ -13,6 +13,7 @@ from struct import Struct
 from typing import Any, Final
 
 from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.semconv.attributes.http_attributes import HTTP_RESPONSE_STATUS_CODE
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AnyValue
 
@@ -27,6 +28,10 @@ from sightline_processors.otlp import wire
 from sightline_processors.otlp.primitives import VARINTS
 from sightline_processors.otlp.spans import FLAGS_LOCAL, FLAGS_REMOTE, STATUS_UNSET, status_field
 from sightline_processors.report import report
+from sightline_processors.slo_sampling import EncodedSloSamplingProcessor, RootFacts
+from sightline_processors.slo_sampling.buffer import OpenTrace
+from sightline_processors.slo_sampling.encoded import EncodedRoot
+from sightline_processors.slo_sampling.processor import VIOLATIONS
 from sightline_processors.tracing.delivery import EncodedSpanProcessor, on_ended, on_ending, processors_for
 from sightline_processors.tracing.slotted_span import PLAIN_TYPES, UNSET, SlottedSpan
 
@@ -46,6 +51,7 @@ _OURS: Final = (
 )
 """Prefixes of the attributes that the span has of itself: to set one of them is to replace it."""
 
+_new_tuple = tuple.__new__
 _DESTINATION: Final = attrgetter("_direct", "_tracer")
 _TIMES: Final = Struct("<cQcQ")
 _TRACE_ID: Final = wire.SPAN_TRACE_ID + wire.varint(16)
@@ -80,6 +86,8 @@ class ServerSpan(SlottedSpan):
 
     # Not read on the way of a request. What is, stands in slots: a default of the class is slower to find.
     _renamed: str | None = None
+    # What decides at the end whether the span is exported, and for which trace.
+    _undecided: tuple[EncodedSloSamplingProcessor, OpenTrace] | None = None
     _kind = SpanKind.SERVER
     # One for all of them: it is held for a few instructions.
     _lock = threading.RLock()
@@ -182,25 +190,64 @@ class ServerSpan(SlottedSpan):
         self._ending = ending
         if ending.outcome.is_error:
             self._status = Status(StatusCode.ERROR, description or None)
+        if self._undecided is not None:
+            return self._is_kept(*self._undecided)
         if self._direct is None:
             self._deliver(processors_for(self._tracer.span_processor, SpanKind.SERVER))
             return False
+        return True
+
+    def _is_kept(self, deciding: EncodedSloSamplingProcessor, trace: OpenTrace) -> bool:
+        """Decides about the trace, at the end of this span; tells whether the span is to be handed over."""
+        ending: Ending = self._ending  # type: ignore[assignment]  # there is one at the end
+        outcome = ending.outcome
+        name = outcome.span_name
+        facts = _new_tuple(  # without the call of `RootFacts.__new__`
+            RootFacts,
+            (
+                name,
+                (self._end_time - self._start_time) / 1e9,  # type: ignore[operator]  # likewise
+                ending.verdict in VIOLATIONS,
+                outcome.is_error,
+                (name, outcome.span_attributes.get(HTTP_RESPONSE_STATUS_CODE)),
+            ),
+        )
+        if not deciding.sampler.decide(trace, facts, self._parent, awaits_root=True):
+            return False
+        self._direct = deciding
         return True
 
     def hand_over(self) -> None:
         """Gives the bytes to the only processor; after a `finish` that says so, once."""
         direct, tracer = self._direct, self._tracer
         try:
-            if direct is not None:
+            if self._undecided is not None:
+                self._put_root(*self._undecided)
+            elif direct is not None:
                 direct.put_encoded(tracer.resource, tracer._instrumentation_scope, self._encode())  # noqa: SLF001
         except Exception as error:  # noqa: BLE001  fail open: the other spans are handed over
             report("encoding", "could not encode the span of a request", error=error)
+
+    def _put_root(self, deciding: EncodedSloSamplingProcessor, trace: OpenTrace) -> None:
+        """Gives the bytes to the processor that says in them why they are exported."""
+        tracer, context = self._tracer, self._context
+        try:
+            item = self._encode()
+        except Exception:
+            deciding.sampler.let_leave(trace)  # without it
+            raise
+        root = EncodedRoot(tracer.resource, tracer._instrumentation_scope, item, context[4])  # noqa: SLF001
+        deciding.put_root(context, root, is_error=self._status is not UNSET, trace=trace)
 
     @staticmethod
     def hand_over_all(spans: "list[ServerSpan]") -> None:
         """Does the same for many spans, which costs less for each."""
         for (direct, tracer), group in groupby(spans, _DESTINATION):
             members = list(group)
+            if type(direct) is EncodedSloSamplingProcessor:
+                for span in members:
+                    span.hand_over()
+                continue
             try:
                 items = [span._encode() for span in members]  # noqa: SLF001
             except Exception:  # noqa: BLE001  one of them; the others are handed over

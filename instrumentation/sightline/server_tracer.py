@@ -24,6 +24,8 @@ from sightline.request_facts import RequestFacts
 from sightline.request_metrics import RequestMetrics
 from sightline.server_span import MAX_OWN_ATTRIBUTES, ServerSpan, start_attributes, target_of
 from sightline.types import Attributes, Scope
+from sightline_processors.report import report
+from sightline_processors.slo_sampling import EncodedSloSamplingProcessor
 from sightline_processors.tracing.delivery import (
     EncodedSpanProcessor,
     on_start,
@@ -91,6 +93,8 @@ class ServerTracer:
         # The processors, while they are ours alone and nothing else stands against the short way.
         self._known: Any = None
         self._direct: EncodedSpanProcessor | None = None
+        # The same processor, where it decides at the end of a request whether its span is encoded.
+        self._deciding: EncodedSloSamplingProcessor | None = None
         self._look_at_processors()
 
     def _look_at_processors(self) -> None:
@@ -102,6 +106,9 @@ class ServerTracer:
         only = concerned[0] if len(concerned) == 1 else None
         self._direct = only if isinstance(only, EncodedSpanProcessor) and self._requests.feed(only) else None
         self._known = processors if self._direct is not None and self._is_plain else None
+        self._deciding = None
+        if isinstance(only, EncodedSloSamplingProcessor) and only.decides(self._tracer.sampler):
+            self._deciding = only if self._known is not None else None
         self._seen = processors
 
     def start(
@@ -172,6 +179,14 @@ class ServerTracer:
     ) -> Span:
         """Starts a span with whatever parent, sampler, ID generator, limits and processors there are."""
         tracer = self._tracer
+        if (
+            self._deciding is not None
+            and (parent is None or parent[2])
+            and facts.shared.is_usual
+            and tracer.span_processor._span_processors is self._known
+            and tracer._tracer_config.is_enabled
+        ):
+            return self._start_undecided(self._deciding, facts, scope, parent, captured, started)
         self._look_at_processors()
         if not tracer._is_enabled():
             return NonRecordingSpan(parent or INVALID_SPAN_CONTEXT)
@@ -211,6 +226,42 @@ class ServerTracer:
             span._bounded()
         if span._direct is None:
             on_start(tracer.span_processor, span, context)
+        return span
+
+    def _start_undecided(
+        self,
+        deciding: EncodedSloSamplingProcessor,
+        facts: RequestFacts,
+        scope: Scope,
+        parent: SpanContext | None,
+        captured: Attributes | None,
+        started: int,
+    ) -> Span:
+        """Starts the span of a request whose end says whether it is exported; the short way of such."""
+        trace_id = random_bits(128) if parent is None else parent[0]
+        flags = _RANDOM if parent is None else FLAGS[parent[3] & 2]
+        span_id = random_bits(64)
+        try:
+            trace, is_flagged, state = deciding.sampler.begin(trace_id, parent)
+        except Exception as error:  # noqa: BLE001  fail open: as where a sampler raises that is asked
+            report("sampler", "the sampler raised; the span is not sampled", error=error)
+            return NonRecordingSpan(span_context(trace_id, span_id, flags, NO_STATE))
+        if is_flagged:
+            flags = FLAGS[flags | 1]
+        if state is None:
+            state = NO_STATE
+        own = _new_context(SpanContext, (trace_id, span_id, False, flags, state, True))
+        span = _new(ServerSpan)
+        span.correlation_bytes = b"%032x" % trace_id
+        span._parent = parent
+        span._own = captured
+        span._built = span._ending = span._end_time = span._direct = None
+        span._tracer = self._tracer
+        span._facts = facts
+        span._context = own
+        span._start_time = started
+        span._target = target_of(scope)
+        span._undecided = (deciding, trace)
         return span
 
 

@@ -41,7 +41,7 @@ from sightline_processors.slo_sampling import (
     slo_sampling_processor,
 )
 from sightline_processors.slo_sampling.buffer import Limits
-from sightline_processors.slo_sampling.processor import EncodedRoot, with_fields
+from sightline_processors.slo_sampling.encoded import EncodedRoot, with_fields
 from sightline_processors.tracing.delivery import EncodedSpanProcessor
 
 
@@ -337,6 +337,36 @@ def test_a_root_that_comes_encoded_is_kept_with_its_children_or_not_at_all():
     assert attributes[PROBABILITY].double_value == 1.0
     assert [span.name for span in target.spans] == ["SELECT"]
     assert sampler.buffer.not_kept() == {"not_sampled": 2}
+
+
+def test_spans_that_await_their_root_are_held_until_it_comes_and_leave_with_it():
+    sampler, target, provider, processor = encoded_pipeline()
+    tracer = provider.get_tracer("tests")
+    trace, *_ = sampler.begin(42, None)
+    root = SpanContext(42, 7, is_remote=False)
+    tracer.start_span("SELECT", set_span_in_context(NonRecordingSpan(root))).end()
+    facts = RootFacts("GET /", 0.01, is_violation=True)
+    assert sampler.decide(trace, facts, None, awaits_root=True)
+    assert (target.spans, sampler.buffer.held_spans, sampler.kept()) == ([], 1, {})
+    item = with_fields(b"\x12\x00", b"\x2a\x05GET /")
+    encoded = EncodedRoot(provider.resource, tracer._instrumentation_scope, item, None)
+    processor.put_root(root, encoded, trace=trace)
+    assert [span.name for span in target.spans] == ["SELECT"]
+    assert [item.name for item in target.items] == ["GET /"]
+    assert (sampler.buffer.held_spans, sampler.buffer.held_bytes) == (0, 0)
+    assert sampler.kept() == {"violation": 2}
+
+
+def test_a_root_that_ends_in_a_forked_child_takes_nothing_of_its_parent_along():
+    sampler, target, provider, _ = encoded_pipeline()
+    trace, *_ = sampler.begin(42, None)
+    root = set_span_in_context(NonRecordingSpan(SpanContext(42, 7, is_remote=False)))
+    provider.get_tracer("tests").start_span("SELECT", root).end()
+    child = os.fork()
+    if child == 0:
+        sampler.decide(trace, RootFacts("GET /", 0.01, is_violation=True), None)
+        os._exit(len(target.spans) + sampler.buffer.held_spans)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_otlp_spans_carry_threshold_and_reason():

@@ -14,7 +14,8 @@ from sightline_processors.slo_sampling.processor import (
     install_slo_sampling,
     slo_sampling_processor,
 )
-from sightline_processors.slo_sampling.sampler import RootFacts, SloSampler
+from sightline_processors.slo_sampling.roots import RootFacts
+from sightline_processors.slo_sampling.sampler import SloSampler
 
 __all__ = [
     "PROBABILITY",

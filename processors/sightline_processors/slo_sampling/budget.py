@@ -66,7 +66,8 @@ class SpanBudget:
             route: Whose share it takes.
             spans: How many spans it has.
         """
-        self._turn()
+        if self._clock() - self._turned >= INTERVAL_SECONDS:
+            self._turn()
         found = self._routes.get(route)
         if found is None:
             found = self._routes.setdefault(route if len(self._routes) < MAX_ROUTES else None, _Route())
@@ -80,16 +81,15 @@ class SpanBudget:
 
     def head_probability(self) -> float:
         """Returns the probability with which a trace that begins is sure to be kept, whatever its route."""
-        self._turn()
+        if self._clock() - self._turned >= INTERVAL_SECONDS:
+            self._turn()
         self._heads += 1
         return min(self._head, self._rest / (self._heads * self._mean_spans))
 
     def _turn(self) -> None:
-        """Begins a new interval, once the present one is over."""
+        """Begins a new interval."""
         now = self._clock()
         elapsed = now - self._turned
-        if elapsed < INTERVAL_SECONDS:
-            return
         self._turned = now
         self._rest = max(self._budget - self._spent / elapsed, _FLOOR * self._budget)
         self._spent = self._heads = 0

@@ -140,22 +140,43 @@ class TraceBuffer:
                 trace.choice = likelier(trace.choice, CERTAIN[ERROR])
             if trace.choice is not None and trace.choice.is_certain:
                 return self._release(trace, trace.choice)
+            limits = self.limits
+            if len(trace.spans) <= limits.trace_spans and self.held_bytes <= limits.held_bytes:
+                return []
             return self._make_room(trace)
 
-    def close(self, trace: OpenTrace, choice: Sampled | None) -> list[Release]:
-        """Ends a local root; with the last one, or with a certain choice, the trace is decided."""
+    def close(self, trace: OpenTrace, choice: Sampled | None, *, awaits_root: bool = False) -> list[Release]:
+        """Ends a local root; with the last one, or with a certain choice, the trace is decided.
+
+        Args:
+            trace: What `begin` gave.
+            choice: What speaks for the root.
+            awaits_root: Whether spans that are kept may wait for `leave_with`; they are held as before.
+        """
         with self.lock:
             trace.open_roots -= 1
-            present = self.open.get(trace.trace_id, trace)  # another one where it made room and began anew
-            choice = trace.choice = present.choice = likelier(present.choice, choice)
+            found = self.open.get(trace.trace_id)  # another one where it made room and began anew
+            if found is None:
+                trace.spans = []  # what it holds after a fork is the parent's
+            present = found or trace
+            if present.choice is not None:
+                choice = likelier(present.choice, choice)
+            trace.choice = present.choice = choice
             if present.open_roots > 0:
                 if choice is None or not choice.is_certain:
                     return []
                 self._remember(trace.trace_id, choice)
                 return self._release(present, choice)
             self.open.pop(trace.trace_id, None)
-            self._remember(trace.trace_id, choice)
-            return self._release(present, choice) if choice else self._drop(present, NOT_SAMPLED)
+            choice = trace.choice = present.choice = self._remember(trace.trace_id, choice)
+            if choice is None:
+                return self._drop(present, NOT_SAMPLED) if present.spans else []
+            return [] if awaits_root and present is trace else self._release(present, choice)
+
+    def leave_with(self, trace: OpenTrace, *root: Any) -> list[Release]:
+        """Hands out what still waits for the root of a trace that is kept, and the root with it."""
+        with self.lock:
+            return [(trace.choice, [*self._emptied(trace), *root])] if trace.choice else []
 
     def finish(self) -> list[Release]:
         """Ends all traces at the end of the process: what is sure to be kept goes out."""
@@ -183,11 +204,15 @@ class TraceBuffer:
             return []
         return [(choice, [span])]
 
-    def _remember(self, trace_id: int, choice: Sampled | None) -> None:
+    def _remember(self, trace_id: int, choice: Sampled | None) -> Sampled | None:
+        """Returns what is decided, also by an earlier part of the trace."""
         before = self._decided.pop(trace_id, None)
-        self._decided[trace_id] = likelier(before, choice)
+        if before is not None:
+            choice = likelier(before, choice)
+        self._decided[trace_id] = choice
         if len(self._decided) > self.limits.decided_traces:
             self._decided.popitem(last=False)
+        return choice
 
     def _release(self, trace: OpenTrace, choice: Sampled) -> list[Release]:
         spans = self._emptied(trace)
@@ -203,13 +228,16 @@ class TraceBuffer:
         return self._drop(trace, why) if choice is None else self._release(trace, choice)
 
     def _emptied(self, trace: OpenTrace) -> list[Any]:
-        if not trace.spans:
+        held = trace.spans
+        if not held:
             return []
+        trace.spans = []
         self._holding.pop(trace.trace_id, None)
-        spans = [span for span, _ in trace.spans]
-        self.held_bytes -= sum(size for _, size in trace.spans)
-        self.held_spans -= len(spans)
-        trace.spans.clear()
+        self.held_spans -= len(held)
+        spans = []
+        for span, size in held:
+            self.held_bytes -= size
+            spans.append(span)
         return spans
 
     def _make_room(self, trace: OpenTrace) -> list[Release]:

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from opentelemetry.attributes import BoundedAttributes
@@ -9,7 +10,13 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, TraceFlags, TraceState
 
 from sightline_processors.otlp import wire
-from sightline_processors.slo_sampling.probability import ALWAYS, probability_of, with_threshold
+from sightline_processors.slo_sampling.probability import (
+    ALWAYS,
+    has_threshold_alone,
+    probability_of,
+    state_of,
+    with_threshold,
+)
 from sightline_processors.tracing.slotted_span import SlottedSpan
 
 PROBABILITY: Final = "sightline.sampling.probability"
@@ -75,12 +82,33 @@ class Sampled:
         Args:
             state: The span's own trace state.
         """
-        parts: list[bytes] = []
-        new = with_threshold(state, self.threshold)
-        if new or state:
-            parts.append(wire.field(wire.SPAN_TRACE_STATE, new.to_header().encode()))
-        _ATTRIBUTE.append_to(parts, self.attributes)
-        return b"".join(parts)
+        if self.threshold is not None and state is state_of(self.threshold):  # made here, as most are
+            return _usual_fields(self.reason, self.threshold, has_state=True)
+        if not state:
+            return _usual_fields(self.reason, self.threshold, has_state=False)
+        if has_threshold_alone(state):
+            return _usual_fields(self.reason, self.threshold, has_state=True)
+        return _fields(self, with_threshold(state, self.threshold), is_empty=False)
+
+
+def _fields(choice: Sampled, state: TraceState, *, is_empty: bool) -> bytes:
+    parts: list[bytes] = []
+    if state or not is_empty:
+        parts.append(wire.field(wire.SPAN_TRACE_STATE, state.to_header().encode()))
+    _ATTRIBUTE.append_to(parts, choice.attributes)
+    return b"".join(parts)
+
+
+@lru_cache(maxsize=256)
+def _usual_fields(reason: str, threshold: int | None, *, has_state: bool) -> bytes:
+    """Returns the fields where the span's trace state says nothing but a threshold."""
+    return _fields(Sampled(reason, threshold), with_threshold(None, threshold), is_empty=not has_state)
+
+
+@lru_cache(maxsize=256)
+def drawn(threshold: int) -> Sampled:
+    """Returns the choice of what was drawn at random, by the threshold that it has reached."""
+    return Sampled(BUDGET, threshold)
 
 
 CERTAIN: Final = {reason: Sampled(reason, ALWAYS) for reason in (VIOLATION, ERROR, EXEMPLAR)}

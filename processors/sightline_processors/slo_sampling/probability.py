@@ -4,6 +4,7 @@ A trace is in the sample when its 56 random bits are at least the threshold.
 Source: OpenTelemetry specification, TraceState: Probability Sampling; OTEP 235.
 """
 
+from functools import lru_cache
 from typing import Final
 
 from opentelemetry.trace import TraceState
@@ -13,7 +14,9 @@ ALWAYS: Final = 0
 NEVER: Final = 1 << 56
 """The threshold of probability 0; no span carries it."""
 
-_RANDOM_BITS: Final = NEVER - 1
+RANDOM_BITS: Final = NEVER - 1
+"""Those of a trace ID: the last 56."""
+
 _KEY: Final = "ot"
 _DIGITS: Final = 14
 _PRECISION_BITS: Final = 24
@@ -37,9 +40,9 @@ def probability_of(threshold: int) -> float:
 def randomness_of(trace_id: int, state: TraceState | None) -> int:
     """Returns the 56 random bits of a trace: `rv` of the trace state, else those of the trace ID."""
     if not state:
-        return trace_id & _RANDOM_BITS
+        return trace_id & RANDOM_BITS
     given = _number(_members(state).get("rv", ""), exact=True)
-    return trace_id & _RANDOM_BITS if given is None else given
+    return trace_id & RANDOM_BITS if given is None else given
 
 
 def threshold_in(state: TraceState | None) -> int | None:
@@ -63,6 +66,18 @@ def with_threshold(state: TraceState | None, threshold: int | None) -> TraceStat
     if not value or len(value) > _MAX_VALUE:
         value = value[:_MAX_VALUE].rpartition(";")[0]
     return TraceState([(_KEY, value), *others[: _MAX_MEMBERS - 1]] if value else others)
+
+
+@lru_cache(maxsize=256)
+def state_of(threshold: int) -> TraceState:
+    """Returns the trace state of a trace that begins here, with a threshold and nothing else."""
+    return with_threshold(None, threshold)
+
+
+def has_threshold_alone(state: TraceState) -> bool:
+    """Tells whether a trace state says nothing but a threshold."""
+    text = state.get(_KEY, "") if len(state) == 1 else ""
+    return text.startswith("th:") and ";" not in text
 
 
 def _members(state: TraceState | None) -> dict[str, str]:

@@ -1,9 +1,8 @@
 """Exports the spans that the sampler keeps, when it has decided about their trace."""
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
@@ -17,33 +16,25 @@ from opentelemetry.sdk.trace import (
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.semconv.attributes.http_attributes import HTTP_RESPONSE_STATUS_CODE
-from opentelemetry.trace import SpanContext, StatusCode, TraceState
+from opentelemetry.trace import SpanContext, StatusCode
 
-from sightline_processors.otlp import wire
 from sightline_processors.report import report
+from sightline_processors.slo_sampling.buffer import OpenTrace
 from sightline_processors.slo_sampling.choices import Sampled, sampled_copy
-from sightline_processors.slo_sampling.sampler import RootFacts, SloSampler
+from sightline_processors.slo_sampling.encoded import EncodedRoot, encoded_sampled, with_fields
+from sightline_processors.slo_sampling.roots import RootFacts
+from sightline_processors.slo_sampling.sampler import SloSampler
+from sightline_processors.slo_sampling.sizes import SPAN_BYTES, estimated_bytes, slotted_bytes
 from sightline_processors.tracing.delivery import EncodedSpanProcessor, on_ended, on_ending, on_start
-from sightline_processors.tracing.slotted_span import PLAIN_TYPES
+from sightline_processors.tracing.slotted_span import UNSET, TracerSpan
 
 OUTCOME: Final = "sightline.sla.outcome"
 """Attribute of a local root: the verdict by its objective."""
-_VIOLATIONS: Final = frozenset({"slow", "failed"})
+VIOLATIONS: Final = frozenset({"slow", "failed"})
+"""Verdicts that keep a trace."""
 
-_SPAN_BYTES: Final = 1_000
-"""Estimated memory of a span without attributes. Measured with CPython 3.11."""
-_EVENT_BYTES: Final = 400
-_VALUE_BYTES: Final = 50
 _FLUSH_MILLIS: Final = 30_000
-
-
-class EncodedRoot(NamedTuple):
-    """A local root that came encoded: an element of `ScopeSpans.spans`, and the rest of what it is."""
-
-    resource: Resource
-    scope: InstrumentationScope
-    item: bytes
-    state: TraceState | None
+_UNDECIDED: Final = "could not decide about a span; it is not sampled"
 
 
 class SloSamplingProcessor(SpanProcessor):
@@ -101,7 +92,7 @@ class SloSamplingProcessor(SpanProcessor):
                 is_flagged=bool(context.trace_flags.sampled),
             )
         except Exception as error:  # noqa: BLE001  an object that only looks like a span
-            report("sampling", "could not decide about a span; it is not sampled", error=error)
+            report("sampling", _UNDECIDED, error=error)
 
     def export(self, choice: Sampled, spans: Sequence[Any]) -> None:
         """Hands spans that are kept to the targets."""
@@ -152,8 +143,37 @@ class EncodedSloSamplingProcessor(SloSamplingProcessor, EncodedSpanProcessor):
         targets: Iterable[EncodedSpanProcessor],
         is_violation: Callable[[ReadableSpan], bool] | None = None,
     ) -> None:
+        from sightline_processors.export.processors import (  # noqa: PLC0415  imports much
+            OtlpSpanProcessor,
+        )
+
         super().__init__(sampler, targets, is_violation)
+        self._encoding_class = OtlpSpanProcessor
         self._sources: tuple[Callable[[], None], ...] = ()
+
+    def decides(self, sampler: object) -> bool:
+        """Tells whether this is the processor of a sampler, and a verdict is all that it wants to know."""
+        return sampler is self.sampler and self._is_violation is misses_objective
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Takes a span; see the base class. One of ours below a local parent is only put aside."""
+        parent = span._parent if type(span) is TracerSpan else None  # noqa: SLF001  its slots
+        if parent is None or parent[2] or not isinstance(span, TracerSpan):
+            super().on_end(span)
+            return
+        try:
+            context, status = span._context, span._status  # noqa: SLF001  likewise
+            releases = self.sampler.buffer.take(
+                context[0],
+                span,
+                slotted_bytes(span),
+                is_error=status is not UNSET and status.status_code is StatusCode.ERROR,
+                is_flagged=bool(context[3] & 1),
+            )
+            if releases:
+                self.sampler.deliver(releases)
+        except Exception as error:  # noqa: BLE001  fail open
+            report("sampling", _UNDECIDED, error=error)
 
     def put_encoded(self, resource: Resource, scope: InstrumentationScope, item: bytes) -> None:
         """Exports a span as it is: whoever has encoded it knows that it is sampled."""
@@ -166,6 +186,7 @@ class EncodedSloSamplingProcessor(SloSamplingProcessor, EncodedSpanProcessor):
         root: EncodedRoot,
         *,
         is_error: bool = False,
+        trace: OpenTrace | None = None,
     ) -> None:
         """Takes a local root for which `SloSampler.decide` has returned True.
 
@@ -173,11 +194,14 @@ class EncodedSloSamplingProcessor(SloSamplingProcessor, EncodedSpanProcessor):
             context: Of the root.
             root: Its bytes, without what says that it is sampled.
             is_error: Whether its status is an error.
+            trace: The one whose spans await the root.
         """
+        if trace is not None and self.sampler.let_leave(trace, root):
+            return
         self.sampler.take(
             context.trace_id,
             root,
-            len(root.item) + _SPAN_BYTES,
+            len(root.item) + SPAN_BYTES,
             is_error=is_error,
             is_flagged=bool(context.trace_flags.sampled),
         )
@@ -189,11 +213,18 @@ class EncodedSloSamplingProcessor(SloSamplingProcessor, EncodedSpanProcessor):
         return self.targets[0].draw_from(source) if self.targets else None
 
     def _export(self, choice: Sampled, span: Any) -> None:
-        if type(span) is not EncodedRoot:
-            super()._export(choice, span)
+        if type(span) is EncodedRoot:
+            item = with_fields(span.item, choice.fields(span.state))
+            self.put_encoded(span.resource, span.scope, item)
             return
-        item = with_fields(span.item, choice.fields(span.state))
-        self.put_encoded(span.resource, span.scope, item)
+        copy = None
+        for target in self.targets:
+            if type(target) is self._encoding_class and isinstance(span, TracerSpan):
+                item = encoded_sampled(span, choice, target.span_rewriters)
+                target.put_encoded(span._resource, span._instrumentation_scope, item)  # noqa: SLF001
+            else:
+                copy = sampled_copy(span, choice) if copy is None else copy
+                on_ended(target, copy)
 
     def shutdown(self) -> None:
         """Decides what the sources hold back, and ends as the base class does."""
@@ -252,38 +283,4 @@ _EXPORTING: Final = (BatchSpanProcessor, SimpleSpanProcessor, EncodedSpanProcess
 
 def misses_objective(span: ReadableSpan) -> bool:
     """Tells whether a span's own verdict is a violation."""
-    return (span.attributes or {}).get(OUTCOME) in _VIOLATIONS
-
-
-def estimated_bytes(span: ReadableSpan) -> int:
-    """Returns about how much memory a span holds on to; rather too much than too little."""
-    size = _SPAN_BYTES + _size_of_items(span.attributes or {})
-    for event in span.events:
-        size += _EVENT_BYTES + _size_of_items(event.attributes or {})
-    for link in span.links:
-        size += _EVENT_BYTES + _size_of_items(link.attributes or {})
-    return size
-
-
-def _size_of_items(attributes: Mapping[str, Any]) -> int:
-    size = sum(map(len, attributes))
-    for value in attributes.values():
-        size += _VALUE_BYTES + (sys.getsizeof(value) if type(value) in PLAIN_TYPES else _size_of(value))
-    return size
-
-
-def _size_of(value: Any) -> int:
-    if isinstance(value, Mapping):
-        return _size_of_items(value)
-    if isinstance(value, list | tuple):
-        return sum([_VALUE_BYTES + _size_of(each) for each in value])
-    return sys.getsizeof(value)
-
-
-def with_fields(item: bytes, fields: bytes) -> bytes:
-    """Returns an element of `ScopeSpans.spans` with further fields at its end."""
-    start = 1
-    while item[start] & 0x80:
-        start += 1
-    body = item[start + 1 :] + fields
-    return wire.SCOPE_ITEM + wire.varint(len(body)) + body
+    return (span.attributes or {}).get(OUTCOME) in VIOLATIONS

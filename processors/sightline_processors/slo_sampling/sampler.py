@@ -7,13 +7,14 @@ kept; any other is recorded without the flag, so that no callee is promised a tr
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 from weakref import WeakSet
 
-from opentelemetry.context import Context
+from opentelemetry.context import Context, get_current
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 from opentelemetry.trace import Link, SpanContext, SpanKind, TraceState, get_current_span
+from opentelemetry.trace.propagation import _SPAN_KEY
 from opentelemetry.util.types import Attributes
 
 from sightline_processors.report import report
@@ -25,49 +26,24 @@ from sightline_processors.slo_sampling.choices import (
     ERROR,
     EXEMPLAR,
     OF_PARENT,
-    PARENT,
     VIOLATION,
     Sampled,
+    drawn,
     likelier,
 )
 from sightline_processors.slo_sampling.exemplars import DURATION_BOUNDARIES_SECONDS, ExemplarSlots
 from sightline_processors.slo_sampling.probability import (
-    NEVER,
-    randomness_of,
+    RANDOM_BITS,
+    state_of,
     threshold_in,
     threshold_of,
-    with_threshold,
 )
+from sightline_processors.slo_sampling.roots import Exporting, RootFacts, promise_of
+from sightline_processors.tracing.slotted_span import SlottedSpan
 
 SPANS_PER_SECOND: Final = 100.0
 EXEMPLAR_INTERVAL_SECONDS: Final = 60.0
 """Source: `OTEL_METRIC_EXPORT_INTERVAL`, its default."""
-
-
-class RootFacts(NamedTuple):
-    """What is known of a local root when it ends.
-
-    Attributes:
-        route: Whose share of the budget it takes: method and route template, or the span's name.
-        seconds: How long it took.
-        is_violation: Whether it missed its objective (`slow` or `failed`).
-        is_error: Whether its status is an error.
-        series: What tells the attribute sets of its histogram apart; from a bounded set.
-    """
-
-    route: str
-    seconds: float
-    is_violation: bool = False
-    is_error: bool = False
-    series: Hashable = None
-
-
-class Exporting(Protocol):
-    """Exports the spans that are kept."""
-
-    def export(self, choice: Sampled, spans: Sequence[Any]) -> None:
-        """Exports spans, oldest first; must not raise."""
-        ...
 
 
 class SloSampler(Sampler):
@@ -118,18 +94,26 @@ class SloSampler(Sampler):
     ) -> SamplingResult:
         """Decides whether a span is recorded, and whether it is flagged; see the module's docstring."""
         del name, kind, links, trace_state
-        parent = get_current_span(parent_context).get_span_context()
-        if not parent.is_valid or parent.is_remote:
-            _, is_flagged, state = self.begin(trace_id, parent if parent.is_valid else None)
+        around: Any = (get_current() if parent_context is None else parent_context).get(_SPAN_KEY)
+        if SlottedSpan in type(around).__mro__:
+            parent = around._context  # noqa: SLF001  a call less
+        else:
+            parent = get_current_span(parent_context).get_span_context()
+        _, _, is_remote, flags, state, is_valid = parent  # its properties cost a call each
+        if not is_valid or is_remote:
+            _, is_flagged, state = self.begin(trace_id, parent if is_valid else None)
             decision = Decision.RECORD_AND_SAMPLE if is_flagged else Decision.RECORD_ONLY
             return SamplingResult(decision, attributes, state)
-        if parent.trace_flags.sampled or self.buffer.is_kept(trace_id):
+        trace = self.buffer.open.get(trace_id)
+        if flags & 1 or (self.buffer.is_kept(trace_id) if trace is None else trace.choice or trace.promise):
             decision = Decision.RECORD_AND_SAMPLE
+        elif trace is not None and not attributes and not state:
+            return _RECORDED
         elif self.buffer.records(trace_id):
             decision = Decision.RECORD_ONLY
         else:  # below an excluded request, or of a trace that is long over
-            return SamplingResult(Decision.DROP, None, parent.trace_state)
-        return SamplingResult(decision, attributes, parent.trace_state)
+            return SamplingResult(Decision.DROP, None, state)
+        return SamplingResult(decision, attributes, state)
 
     def get_description(self) -> str:
         """Returns the sampler's name with its budget."""
@@ -148,37 +132,54 @@ class SloSampler(Sampler):
         if self.on_first_root is not None:
             self._attach()
         with self.buffer.lock:
-            promise = self._promise(trace_id) if parent is None else promise_of(trace_id, parent)
+            if parent is None:
+                threshold = threshold_of(self._budget.head_probability())
+                promise = drawn(threshold) if trace_id & RANDOM_BITS >= threshold else None
+            else:
+                promise = promise_of(trace_id, parent)
             trace, releases = self.buffer.begin(trace_id, promise)
         if releases:
-            self._deliver(releases)
+            self.deliver(releases)
         if parent is not None:
             return trace, bool(parent.trace_flags.sampled), parent.trace_state
-        state = None if promise is None else with_threshold(None, promise.threshold)
-        return trace, promise is not None, state
+        if promise is None or promise.threshold is None:
+            return trace, False, None
+        return trace, True, state_of(promise.threshold)
 
-    def decide(self, trace: OpenTrace, facts: RootFacts, parent: SpanContext | None) -> bool:
+    def decide(
+        self,
+        trace: OpenTrace,
+        facts: RootFacts,
+        parent: SpanContext | None,
+        *,
+        awaits_root: bool = False,
+    ) -> bool:
         """Ends a local root that is not encoded yet; never raises.
 
         Args:
             trace: What `begin` gave.
             facts: Of the local root.
             parent: As `begin` had it.
+            awaits_root: Whether the other spans are exported with the root, and not before.
 
         Returns:
             False when the root is not kept and not to be encoded; otherwise it is to be given to `put_root`
-            of the processor.
+            of the processor, with the trace where the others await it.
         """
+        buffer = self.buffer
         try:
-            is_over = self.close(trace, facts, parent)
+            with buffer.lock:
+                choice = self._choice(trace, facts, parent)
+                releases = buffer.close(trace, choice, awaits_root=awaits_root)
+                is_kept = trace.choice is not None or trace.open_roots > 0
+                if not is_kept:
+                    buffer.counts[NOT_SAMPLED] += 1
+            if releases:
+                self.deliver(releases)
         except Exception as error:  # noqa: BLE001  fail open
             report("sampling", "could not decide about a trace; it is not sampled", error=error)
             return False
-        with self.buffer.lock:
-            if not is_over or trace.choice is not None:
-                return True
-            self.buffer.counts[NOT_SAMPLED] += 1
-            return False
+        return is_kept
 
     def close(self, trace: OpenTrace, facts: RootFacts, parent: SpanContext | None) -> bool:
         """Ends a local root, and exports its children or drops them; tells whether its trace is decided."""
@@ -187,7 +188,7 @@ class SloSampler(Sampler):
             releases = self.buffer.close(trace, choice)
             is_over = trace.open_roots <= 0
         if releases:
-            self._deliver(releases)
+            self.deliver(releases)
         return is_over
 
     def take(
@@ -196,7 +197,14 @@ class SloSampler(Sampler):
         """Takes a span that has ended; the arguments are those of `TraceBuffer.take`."""
         releases = self.buffer.take(trace_id, span, size, is_error=is_error, is_flagged=is_flagged)
         if releases:
-            self._deliver(releases)
+            self.deliver(releases)
+
+    def let_leave(self, trace: OpenTrace, *root: Any) -> bool:
+        """Exports what awaits a root, and the root if there is one; tells whether its trace is kept."""
+        releases = self.buffer.leave_with(trace, *root) if trace.open_roots <= 0 else []
+        if releases:
+            self.deliver(releases)
+        return bool(releases)
 
     def reopened(self, context: SpanContext, parent: SpanContext | None) -> OpenTrace:
         """Returns the open trace of a local root that ends; a new one where it had to make room."""
@@ -225,7 +233,7 @@ class SloSampler(Sampler):
 
     def finish(self) -> None:
         """Decides all open traces, at the end of the process."""
-        self._deliver(self.buffer.finish())
+        self.deliver(self.buffer.finish())
 
     def forget(self) -> None:
         """Starts anew in a forked process; the parent exports what was open at the fork."""
@@ -239,10 +247,6 @@ class SloSampler(Sampler):
                 attach()
         except Exception as error:  # noqa: BLE001  another SDK: its processors stay as they are
             report("sampling", "could not attach the sampler to its exporters", error=error)
-
-    def _promise(self, trace_id: int) -> Sampled | None:
-        threshold = threshold_of(self._budget.head_probability())
-        return Sampled(BUDGET, threshold) if randomness_of(trace_id, None) >= threshold else None
 
     def _choice(self, trace: OpenTrace, facts: RootFacts, parent: SpanContext | None) -> Sampled | None:
         """Returns what speaks for a local root that ends, with the lock held."""
@@ -259,10 +263,12 @@ class SloSampler(Sampler):
         if parent is not None:
             return promise_of(trace.trace_id, parent)
         threshold = threshold_of(self._budget.offer(facts.route, trace.ended_spans + 1))
-        drawn = threshold < NEVER and randomness_of(trace.trace_id, None) >= threshold
-        return likelier(Sampled(BUDGET, threshold) if drawn else None, trace.promise)
+        if trace.trace_id & RANDOM_BITS < threshold:
+            return trace.promise
+        return drawn(threshold) if trace.promise is None else likelier(drawn(threshold), trace.promise)
 
-    def _deliver(self, releases: Sequence[Release]) -> None:
+    def deliver(self, releases: Sequence[Release]) -> None:
+        """Counts spans that are kept, and has them exported."""
         with self.buffer.lock:
             for choice, spans in releases:
                 self._kept[choice.reason] += len(spans)
@@ -273,14 +279,8 @@ class SloSampler(Sampler):
                 self.processor.export(choice, spans)
 
 
-def promise_of(trace_id: int, parent: SpanContext) -> Sampled | None:
-    """Returns what a remote parent's sampled flag promises; None where it is not set."""
-    if not parent.trace_flags.sampled:
-        return None
-    threshold = threshold_in(parent.trace_state)
-    if threshold is None or randomness_of(trace_id, parent.trace_state) < threshold:
-        return OF_PARENT  # sampled for a reason that the threshold does not tell
-    return Sampled(PARENT, threshold)
+_RECORDED: Final = SamplingResult(Decision.RECORD_ONLY)
+"""The answer for most spans; nobody changes it."""
 
 
 _all: "WeakSet[SloSampler]" = WeakSet()
