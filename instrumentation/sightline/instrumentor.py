@@ -18,7 +18,6 @@ from opentelemetry.trace import TracerProvider
 
 from sightline.background_tasks import release_background_tasks, watch_background_tasks
 from sightline.coexistence import (
-    FASTAPI_MARKER,
     STOCK_OPTIONS,
     release_stock_instrumentors,
     silence_fastapi_exporters,
@@ -32,7 +31,7 @@ from sightline.errors import InstrumentationError
 from sightline.executors import carry_context_into_executors, release_executors
 from sightline.forks import keep_forks_apart
 from sightline.logs import add_ids_to_records, export_records, restore_logging
-from sightline.middleware import SightlineMiddleware
+from sightline.middleware import UNDECIDED, SightlineMiddleware, otherwise, serve
 from sightline.options import CaptureOptions, capture_options
 from sightline.outgoing_calls import watch_clients
 from sightline.propagation import propagate_correlation, release_propagation
@@ -50,7 +49,6 @@ _apps: "WeakSet[Any]" = WeakSet()
 Options = partial[CaptureOptions]
 Decision = SightlineMiddleware | Options | None
 
-UNDECIDED: "tuple[int, Decision]" = (0, None)
 _defaults: list[Options] = []
 """The options of applications that nobody instrumented by hand; empty when only those are captured."""
 
@@ -192,22 +190,21 @@ def _install(options: CaptureOptions) -> None:
 
 def _wrap_fastapi(module: Any) -> None:
     cls = module.FastAPI
-    if hasattr(cls.__call__, "_sightline_original"):
+    if cls.__call__ is serve:
         return
-    original = cls.__call__
+    original = _originals[cls] = cls.__call__
 
-    async def __call__(self: Any, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N807
-        owner, decision = getattr(self, "_sightline", UNDECIDED)
-        if type(decision) is SightlineMiddleware and owner == id(self) and scope["type"] != "lifespan":
-            scope.setdefault(FASTAPI_MARKER, None)  # the way of each request, without a call on it
-            await decision(scope, receive, send)
-            return
+    async def serve_otherwise(app: Any, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             send = flushing_send(send)
-        await _app_for(self, original, scope)(scope, receive, send)
+        await _app_for(app, original, scope)(scope, receive, send)
 
-    __call__._sightline_original = original  # type: ignore[attr-defined]  # noqa: SLF001
-    cls.__call__ = __call__
+    otherwise.append(serve_otherwise)
+    cls.__call__ = serve
+
+
+_originals: dict[type, Any] = {}
+"""What `FastAPI.__call__` was."""
 
 
 def _app_for(app: Any, original: Any, scope: Scope) -> ASGIApp:
@@ -246,5 +243,4 @@ def _decide(app: Any, decision: "Decision") -> None:
 def _middleware(app: Any, options: CaptureOptions) -> SightlineMiddleware:
     from fastapi.applications import FastAPI  # noqa: PLC0415  loaded by now: the application is one
 
-    original = FastAPI.__call__._sightline_original  # type: ignore[attr-defined]  # noqa: SLF001
-    return SightlineMiddleware(MethodType(original, app), options)
+    return SightlineMiddleware(MethodType(_originals[FastAPI], app), options)

@@ -1,7 +1,9 @@
 """The ASGI middleware: opens an exchange, runs the application in it, closes it."""
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import Token
+from typing import Any, Final
 
 from opentelemetry.context import Context
 from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled
@@ -18,10 +20,76 @@ from sightline.types import ASGIApp, Receive, Scope, Send
 from sightline.websocket_exchange import WebSocketExchange
 from sightline_processors.report import report
 
+FASTAPI_MARKER: Final = "fastapi.telemetry"
+"""Scope key by which FastAPI knows that a request is traced and measured already."""
+
+UNDECIDED: Final[tuple[int, None]] = (0, None)
+"""Stands for a missing attribute `_sightline`: the identity of its owner, and what captures it."""
+
 _EXCHANGES: dict[str, type[HttpExchange] | type[WebSocketExchange]] = {
     "http": HttpExchange,
     "websocket": WebSocketExchange,
 }
+
+
+async def serve(  # noqa: C901, PLR0912  the way of every request, in one piece: a call less is felt
+    self: Any, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Serves one ASGI connection: is the `__call__` of the middleware, and of FastAPI applications.
+
+    One function for both, because each coroutine on the way of a request is felt.
+    """
+    owner, middleware = getattr(self, "_sightline", UNDECIDED)
+    exchange_class = _EXCHANGES.get(scope["type"])
+    if (
+        exchange_class is None
+        or SCOPE_EXCHANGE in scope
+        or owner != id(self)
+        or not isinstance(middleware, SightlineMiddleware)
+    ):
+        await _serve_uncaptured(self, scope, receive, send)
+        return
+    if FASTAPI_MARKER not in scope:
+        scope[FASTAPI_MARKER] = None
+    recorder = middleware._recorder  # noqa: SLF001
+    current = get_current()
+    try:
+        if current and not is_http_instrumentation_enabled():
+            exchange = None
+        elif recorder.is_swift:
+            exchange = exchange_class(recorder, current, scope, receive, send)
+        else:
+            recorder.settle()
+            exchange = exchange_class(recorder, current, scope, receive, send)
+            if recorder.options.server_request_hook is not None:
+                exchange.begin(recorder.options.server_request_hook)
+    except Exception as error:  # noqa: BLE001  fail open: the request is served uncaptured
+        report("open", "could not capture a request; it is served without telemetry", error=error)
+        exchange = None
+    if exchange is None:
+        await middleware.app(scope, receive, send)
+        return
+    context = exchange.context
+    scope[SCOPE_EXCHANGE] = exchange
+    token = attach(context)
+    try:
+        await middleware.app(scope, exchange.receive, exchange)
+    except BaseException as error:
+        if isinstance(error, Exception):
+            remember_context(error, context)
+        _close(exchange, error)
+        raise
+    else:
+        if not exchange.is_over:
+            _close(exchange, None)
+    finally:
+        if recorder.remembers:
+            remember_finished(context)
+        try:
+            del scope[SCOPE_EXCHANGE]  # breaks the cycle between scope and exchange
+            reset(token)
+        except (KeyError, ValueError):
+            _leave(scope, token)
 
 
 class SightlineMiddleware:
@@ -39,54 +107,23 @@ class SightlineMiddleware:
         watch_dispatch()
         self.app = app
         self._recorder = Recorder(options or capture_options(), getattr(app, "__self__", app))
+        self._sightline = (id(self), self)
 
-    async def __call__(  # noqa: C901, PLR0912  the way of every request, in one piece: a call less is felt
-        self, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        """Serves one ASGI connection."""
-        exchange_class = _EXCHANGES.get(scope["type"])
-        if exchange_class is None or SCOPE_EXCHANGE in scope:
-            await self.app(scope, receive, send)
-            return
-        recorder = self._recorder
-        current = get_current()
-        try:
-            if current and not is_http_instrumentation_enabled():
-                exchange = None
-            elif recorder.is_swift:
-                exchange = exchange_class(recorder, current, scope, receive, send)
-            else:
-                recorder.settle()
-                exchange = exchange_class(recorder, current, scope, receive, send)
-                if recorder.options.server_request_hook is not None:
-                    exchange.begin(recorder.options.server_request_hook)
-        except Exception as error:  # noqa: BLE001  fail open: the request is served uncaptured
-            report("open", "could not capture a request; it is served without telemetry", error=error)
-            exchange = None
-        if exchange is None:
-            await self.app(scope, receive, send)
-            return
-        context = exchange.context
-        scope[SCOPE_EXCHANGE] = exchange
-        token = attach(context)
-        try:
-            await self.app(scope, exchange.receive, exchange)
-        except BaseException as error:
-            if isinstance(error, Exception):
-                remember_context(error, context)
-            _close(exchange, error)
-            raise
-        else:
-            if not exchange.is_over:
-                _close(exchange, None)
-        finally:
-            if recorder.remembers:
-                remember_finished(context)
-            try:
-                del scope[SCOPE_EXCHANGE]  # breaks the cycle between scope and exchange
-                reset(token)
-            except (KeyError, ValueError):
-                _leave(scope, token)
+    __call__ = serve
+
+
+otherwise: list[Callable[[Any, Scope, Receive, Send], Awaitable[None]]] = []
+"""How FastAPI serves what is not captured, or not yet; set where `FastAPI.__call__` is wrapped."""
+
+
+async def _serve_uncaptured(self: Any, scope: Scope, receive: Receive, send: Send) -> None:
+    if not isinstance(self, SightlineMiddleware):
+        await otherwise[-1](self, scope, receive, send)
+    elif self._sightline[0] != id(self):  # a copy
+        self._sightline = (id(self), self)
+        await serve(self, scope, receive, send)
+    else:
+        await self.app(scope, receive, send)
 
 
 def _leave(scope: Scope, token: Token[Context]) -> None:

@@ -23,8 +23,9 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from sightline.instrumentor import UNDECIDED, SightlineInstrumentor
+from sightline.instrumentor import SightlineInstrumentor
 from sightline.logs import RecordBridge, is_logging_wrapped, pop_bridge, push_bridge, restore_logging
+from sightline.middleware import UNDECIDED
 from sightline.structured_logs import release_structured_logs
 
 
