@@ -20,6 +20,7 @@ from opentelemetry.semconv.attributes.http_attributes import (
     HTTP_RESPONSE_STATUS_CODE,
 )
 from opentelemetry.semconv.metrics.http_metrics import HTTP_SERVER_REQUEST_DURATION
+from opentelemetry.trace import NonRecordingSpan
 
 from sightline import names
 from sightline.active_requests import DESCRIPTION as ACTIVE_DESCRIPTION
@@ -82,12 +83,21 @@ class RequestRecording:
         measurements: Sequence[Measurement],
         seconds: Sequence[float],
         exemplar_of: Callable[[Measurement], Exemplar],
+        *,
+        is_traced: bool = True,
     ) -> None:
-        """Adds requests that ended alike, and how long they took, to the buffers."""
+        """Adds requests that ended alike, and how long they took, to the buffers.
+
+        Args:
+            measurements: One or more.
+            seconds: As many.
+            exemplar_of: Makes an exemplar of one.
+            is_traced: Whether any of them may belong to a span that is exported.
+        """
         if self._buffers is None:
             return
         durations, request_sizes, response_sizes = self._buffers
-        more = measurements[0][0].exemplar_attributes
+        more = measurements[0][0].exemplar_attributes if is_traced else None
         durations.add(seconds, measurements, exemplar_of, more)
         for buffer, sizes in (
             (request_sizes, [each[2] for each in measurements]),
@@ -212,6 +222,10 @@ class RequestMetrics:
             spans = [measurement[4] for measurement in taken if measurement[6]]
             if spans:
                 spans[0].hand_over_all(spans)
+            # Of requests that are not sampled none becomes an exemplar, unless every one does.
+            is_traced = self._sampler is not None or any(
+                type(each[4]) is not NonRecordingSpan for each in taken
+            )
             groups: dict[Ending, list[Measurement]] = defaultdict(list)
             for measurement in taken:
                 groups[measurement[0]].append(measurement)
@@ -220,7 +234,7 @@ class RequestMetrics:
                     ending.active.ended(len(measurements))
                 seconds = [measurement[1] / 1e9 for measurement in measurements]
                 ending.cell.add(ending.verdict, seconds)
-                ending.recording.add(measurements, seconds, self._exemplar)
+                ending.recording.add(measurements, seconds, self._exemplar, is_traced=is_traced)
         except Exception as error:  # noqa: BLE001  fail open: the request goes on
             report("histograms", "could not aggregate the histograms of requests", error=error)
         finally:

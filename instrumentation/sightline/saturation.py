@@ -34,9 +34,9 @@ from sightline.thread_waiters import ThreadWaiters
 from sightline.types import Attributes
 from sightline_processors.report import report
 
-INTERVAL_SECONDS: Final = 0.1
+INTERVAL_SECONDS: Final = 0.25
 QUIET_SECONDS: Final = 1.0
-QUIET_TICKS: Final = 10
+QUIET_TICKS: Final = 2
 
 LAG_BOUNDARIES_SECONDS: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
@@ -44,9 +44,9 @@ LAG_BOUNDARIES_SECONDS: Final = (
 """From the resolution of the loops' own timers, about 1 ms, to what makes a load balancer give up."""
 
 MAX_WAITS: Final = 100
-"""Values that are recorded for one stall: 10 s at `INTERVAL_SECONDS`."""
+"""Values that are recorded for one stall: 25 s at `INTERVAL_SECONDS`."""
 
-MAX_TICKS: Final = 600
+MAX_TICKS: Final = 240
 """Ticks that are remembered for each loop: one minute at `INTERVAL_SECONDS`."""
 
 

@@ -151,7 +151,9 @@ class ServerTracer:
         # A span that no processor wants to see: the way of most requests, without a call of ours.
         own = _new_context(SpanContext, (trace_id, random_bits(64), False, flags, state, True))
         if not sampled:
-            return NonRecordingSpan(own)
+            unsampled = _new(NonRecordingSpan)
+            unsampled._context = own  # all that its constructor does
+            return unsampled
         span = _new(ServerSpan)
         span.correlation_bytes = b"%032x" % trace_id  # until the request turns out to bring one
         span._parent = parent

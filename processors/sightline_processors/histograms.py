@@ -119,7 +119,7 @@ class HistogramBuffer:
         values: Sequence[float],
         sources: Sequence[Any],
         exemplar_of: Callable[[Any], Exemplar] = _as_it_is,
-        more: Mapping[str, AttributeValue] = NO_ATTRIBUTES,
+        more: Mapping[str, AttributeValue] | None = NO_ATTRIBUTES,
     ) -> None:
         """Takes measurements in the order in which they were made.
 
@@ -130,7 +130,8 @@ class HistogramBuffer:
             values: At least one.
             sources: As many, where each was made.
             exemplar_of: Makes an exemplar of a source; asked for the few that become one.
-            more: Attributes of the measurements that only their exemplars show.
+            more: Attributes of the measurements that only their exemplars show; None where none of them
+                belongs to a sampled span.
         """
         if not self._instrument._is_enabled():
             return
@@ -147,8 +148,10 @@ class HistogramBuffer:
                         started_unix_ns = exemplar_of(sources[0])[2]
                         content = self._content = Content(len(plan.boundaries) + 1, started_unix_ns)
                     buckets = _aggregate(content, values, plan.boundaries, total)
-                    if plan.takes_exemplars:
-                        _keep_exemplars(content, values, buckets, plan, sources, exemplar_of, more)
+                    if plan.takes_all_exemplars or (plan.takes_exemplars and more is not None):
+                        _keep_exemplars(
+                            content, values, buckets, plan, sources, exemplar_of, more or NO_ATTRIBUTES
+                        )
                     return
         else:
             self._siblings.flush()

@@ -108,7 +108,7 @@ def emitted(telemetry, monkeypatch):
 
     @app.get("/slow")
     async def slow():
-        await asyncio.sleep(0.15)  # longer than the event loop's timer takes
+        await asyncio.sleep(0.4)  # longer than the event loop's timer takes
 
     @app.get("/broken")
     async def broken():

@@ -79,7 +79,9 @@ def readers():
 
 
 @pytest.fixture(autouse=True)
-def fresh_watches():
+def fresh_watches(monkeypatch):
+    monkeypatch.setattr(saturation, "INTERVAL_SECONDS", 0.1)  # so that the tests wait less
+    monkeypatch.setattr(saturation, "QUIET_TICKS", 10)
     saturation.release_loops()
     yield
     saturation.release_loops()

@@ -13,6 +13,7 @@ from sightline_processors.redaction.keys import REDACTED
 from sightline_processors.redaction.redactor import Redactor
 from sightline_processors.report import report
 from sightline_processors.tracing.rewriting import changed
+from sightline_processors.tracing.slotted_span import SlottedSpan
 
 _SPAN_MESSAGE = "a span could not be redacted at its start; it is when it is exported"
 _LOG_MESSAGE = "a log record could not be redacted; what could not be judged is left out"
@@ -59,13 +60,16 @@ class RedactionProcessor(SpanProcessor):
         changes: dict[str, Any] = {}
         if (name := self._redactor.text(span.name)) is not span.name:
             changes["name"] = name
-        attributes = span.attributes or {}
+        # The public properties make a view of what the span holds: most spans are looked at for less.
+        plain = span._attributes if isinstance(span, SlottedSpan) else None  # noqa: SLF001
+        attributes = plain if type(plain) is dict else span.attributes or {}
         if (redacted := self._redactor.attributes(attributes)) is not attributes:
             changes["attributes"] = redacted
-        for part in ("events", "links"):
-            items = getattr(span, part)
-            if items and (others := self._each(items)) is not items:
-                changes[part] = others
+        if not isinstance(span, SlottedSpan) or span.has_parts:
+            for part in ("events", "links"):
+                items = getattr(span, part)
+                if items and (others := self._each(items)) is not items:
+                    changes[part] = others
         if (status := self._status(span.status)) is not span.status:
             changes["status"] = status
         return changed(span, **changes) if changes else span

@@ -91,6 +91,11 @@ class SlottedSpan(_Span):
         return self._context
 
     @property
+    def has_parts(self) -> bool:
+        """Whether the span has events or links."""
+        return self._made_events is not None or self._made_links is not None
+
+    @property
     def is_sampled(self) -> bool:
         """Whether the span is exported."""
         return bool(self._context.trace_flags & 1)
