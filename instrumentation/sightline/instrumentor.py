@@ -190,8 +190,8 @@ def _install(options: CaptureOptions) -> None:
 
 def _wrap_fastapi(module: Any) -> None:
     cls = module.FastAPI
-    if cls.__call__ is serve:
-        return
+    if cls in _originals and cls.__call__ is not _originals[cls]:
+        return  # ours, or what somebody has put around it
     original = _originals[cls] = cls.__call__
 
     async def serve_otherwise(app: Any, scope: Scope, receive: Receive, send: Send) -> None:

@@ -81,8 +81,19 @@ def adopt(monkeypatch):
         yield run
 
 
+_before = set()
+
+
+@pytest.fixture(autouse=True)
+def threads_before():
+    """Other tests of the process, such as the examples of the documentation, may have left some."""
+    _before.clear()
+    _before.update(threading.enumerate())
+
+
 def threads():
-    return {thread.name for thread in threading.enumerate() if thread.name.startswith("OtelBatch")}
+    own = set(threading.enumerate()) - _before
+    return {thread.name for thread in own if thread.name.startswith("OtelBatch")}
 
 
 def test_all_three_signals_are_adopted_and_the_stock_threads_end(adopt, caplog):
