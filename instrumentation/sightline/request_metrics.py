@@ -271,7 +271,7 @@ class RequestMetrics:
         self.pending.clear()
 
 
-MAX_PENDING: Final = 128
+MAX_PENDING: Final = 64
 PENDING_MASK: Final = MAX_PENDING - 1
 """A number of pending requests that is 0 or 1 under it calls for `attend`."""
 LOCK_SECONDS: Final = 1.0
