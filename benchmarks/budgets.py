@@ -113,8 +113,3 @@ def _of_routes(routes: RouteMemory | None) -> Iterator[Budget]:
         name = f"RSS of SLA and reserved series, {REGISTERED:,} routes of which {ACTIVE} are active"
         added = routes.with_mb - routes.without_mb
         yield Budget(name, f"{ROUTES_MB:.0f} MB", f"{added:+.1f} MB", added < ROUTES_MB)
-
-
-def failures(judged: Sequence[Budget]) -> list[str]:
-    """Returns the names of the budgets that were not kept."""
-    return [each.name for each in judged if not each.is_met]

@@ -29,8 +29,8 @@ from opentelemetry.trace import (
 )
 
 from sightline import exceptions, names
+from sightline.attributes import OTHER_METHOD
 from sightline.boundaries import LONG_BOUNDARIES_SECONDS
-from sightline.bounded_values import BoundedNames
 from sightline.correlation import correlation_id_of
 from sightline.options import OPTIONS_KEY, CaptureOptions, capture_options
 from sightline.recorder import (
@@ -39,6 +39,7 @@ from sightline.recorder import (
     qualified_name,
 )
 from sightline.types import Attributes
+from sightline_processors.bounded_names import BoundedNames
 from sightline_processors.report import report
 
 EVENT_NAME: Final = "sightline.background.exception"
@@ -59,8 +60,8 @@ class TaskRecorder:
             description="Duration of background tasks.",
             explicit_bucket_boundaries_advisory=LONG_BOUNDARIES_SECONDS,
         )
-        self._functions = BoundedNames(MAX_FUNCTIONS)
-        self._error_types = BoundedNames(MAX_ERROR_TYPES)
+        self._functions = BoundedNames(MAX_FUNCTIONS, OTHER_METHOD)
+        self._error_types = BoundedNames(MAX_ERROR_TYPES, OTHER_METHOD)
 
     async def run(
         self,

@@ -25,8 +25,9 @@ from opentelemetry.trace.propagation import _SPAN_KEY as SPAN_KEY
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from sightline import names
+from sightline.attributes import OTHER_METHOD
 from sightline.boundaries import DURATION_BOUNDARIES_SECONDS, LONG_BOUNDARIES_SECONDS
-from sightline.bounded_values import BoundedNames, BoundedStatuses
+from sightline.bounded_statuses import BoundedStatuses
 from sightline.context_headers import HeaderGetter, remote_parent
 from sightline.correlation import correlation_id_of
 from sightline.known_routes import known_routes
@@ -40,6 +41,7 @@ from sightline.series import SCOPE_NAME, guard_metrics, process_routes
 from sightline.server_tracer import ForeignTracer, ServerTracer
 from sightline.service_levels import process_objectives
 from sightline.types import RawHeader, Scope
+from sightline_processors.bounded_names import BoundedNames
 from sightline_processors.performance_alerts import PerformanceAlerts
 
 _getter = HeaderGetter()
@@ -132,7 +134,7 @@ class Recorder:
         if sdk_tracer is not None:
             self.requests.follow(sdk_tracer.sampler)
         self.learn_routes()
-        self._error_types = BoundedNames(MAX_ERROR_TYPES)
+        self._error_types = BoundedNames(MAX_ERROR_TYPES, OTHER_METHOD)
         self.w3c_propagator: TextMapPropagator | None = None
 
     def extract(

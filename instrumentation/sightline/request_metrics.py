@@ -5,7 +5,6 @@ and the histograms are aggregated beside the request and handed over in the same
 place in each reader's collect. Any other provider gets each measurement.
 """
 
-import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -32,6 +31,7 @@ from sightline.saturation import watch_loop
 from sightline.service_levels import ServiceLevels
 from sightline.types import Attributes
 from sightline_processors.cardinality import observe_overflow
+from sightline_processors.forked_processes import renew_in_children
 from sightline_processors.histograms import Exemplar, HistogramBuffer, HistogramBuffers
 from sightline_processors.report import report
 from sightline_processors.slo_sampling import SloSampler
@@ -181,7 +181,7 @@ class RequestMetrics:
             observe_overflow(meter)
         else:
             self.counted = CountedActiveRequests(meter)
-        _all.add(self)
+        renew_in_children(self, RequestMetrics.forget)
 
     def _collect(self, _options: CallbackOptions) -> Iterable[Observation]:
         """Is called by the SDK in the collect of each reader, before it reads the histograms."""
@@ -277,15 +277,6 @@ PENDING_MASK: Final = MAX_PENDING - 1
 LOCK_SECONDS: Final = 1.0
 """Longest wait: the holder may be what a signal handler has interrupted."""
 
-_all: "WeakSet[RequestMetrics]" = WeakSet()
-
-
-def _forget_all() -> None:
-    for each in list(_all):
-        each.forget()
-
-
-os.register_at_fork(after_in_child=_forget_all)
 
 _shared: "WeakKeyDictionary[Meter, RequestMetrics]" = WeakKeyDictionary()
 _shared_lock = threading.Lock()

@@ -10,20 +10,19 @@ boundaries for one reader, a foreign MeterProvider), the instrument records one 
 # ruff: noqa: SLF001  see `histogram_aggregations`
 
 import math
-import os
 import threading
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
-from weakref import WeakSet
 
 from opentelemetry.attributes import _clean_attribute_value
 from opentelemetry.metrics import Histogram
 from opentelemetry.sdk.metrics._internal._view_instrument_match import _hash_attributes
 from opentelemetry.util.types import AttributeValue
 
+from sightline_processors.forked_processes import renew_in_children
 from sightline_processors.histogram_aggregations import (
     Content,
     Exemplar,
@@ -202,7 +201,7 @@ class HistogramBuffers:
 
     def __init__(self) -> None:
         self._buffers: dict[Any, HistogramBuffer] = {}
-        _all.add(self)
+        renew_in_children(self, HistogramBuffers.forget)
 
     def buffer(
         self, instrument: Histogram, attributes: Mapping[str, AttributeValue]
@@ -230,14 +229,3 @@ class HistogramBuffers:
         """Drops everything; for a forked process."""
         for buffer in list(self._buffers.values()):
             buffer.forget()
-
-
-_all: "WeakSet[HistogramBuffers]" = WeakSet()
-
-
-def _forget_all() -> None:
-    for buffers in list(_all):
-        buffers.forget()
-
-
-os.register_at_fork(after_in_child=_forget_all)

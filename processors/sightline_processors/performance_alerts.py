@@ -4,13 +4,11 @@ The log record is an event `performance_alert`, severity WARN, with the trace an
 Which threshold was passed is its `sightline.alert`: `slow_request`, `slow_query` or `slow_call`.
 """
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
-from weakref import WeakSet
 
 from opentelemetry._logs import Logger, LogRecord, SeverityNumber, get_logger
 from opentelemetry.context import Context
@@ -22,7 +20,9 @@ from opentelemetry.semconv.attributes.http_attributes import (
 )
 from opentelemetry.util.types import AnyValue
 
+from sightline_processors.forked_processes import renew_in_children
 from sightline_processors.report import report
+from sightline_processors.token_bucket import TokenBucket
 
 Operation = Literal["db", "http", "messaging", "redis", "request"]
 AlertName = Literal["slow_call", "slow_query", "slow_request"]
@@ -104,9 +104,9 @@ class PerformanceAlerts:
         self._counter = (meter or get_meter(SCOPE)).create_counter(
             SLOW_OPERATIONS, unit="{operation}", description=_DESCRIPTION
         )
-        self._budgets: dict[Operation, _Budget] = {}
+        self._budgets: dict[Operation, TokenBucket] = {}
         self._lock = threading.RLock()  # a signal handler may interrupt its holder
-        _all.add(self)
+        renew_in_children(self, PerformanceAlerts._renew_lock)
 
     def alert(self, slow: SlowOperation) -> None:
         """Counts an operation, and logs it unless ten of its kind were logged within the last minute."""
@@ -171,7 +171,7 @@ class PerformanceAlerts:
         with self._lock:
             budget = self._budgets.get(operation)
             if budget is None:
-                budget = self._budgets[operation] = _Budget(self._clock())
+                budget = self._budgets[operation] = TokenBucket(ALERTS_PER_MINUTE, self._clock())
             return budget.take(self._clock())
 
     def _log(self, slow: SlowOperation, left_out: int) -> None:
@@ -208,47 +208,9 @@ class PerformanceAlerts:
         self._lock = threading.RLock()  # another thread may have held it at the fork
 
 
-class _Budget:
-    """A token bucket; the caller holds a lock.
-
-    Args:
-        now: In seconds.
-    """
-
-    __slots__ = ("_left_out", "_refilled_at", "_tokens")
-
-    def __init__(self, now: float) -> None:
-        self._tokens = float(ALERTS_PER_MINUTE)
-        self._refilled_at = now
-        self._left_out = 0
-
-    def take(self, now: float) -> int | None:
-        """Returns how many were left out since the last one; None when this one is left out too."""
-        elapsed = max(0.0, now - self._refilled_at)
-        self._refilled_at = now
-        self._tokens = min(ALERTS_PER_MINUTE, self._tokens + elapsed * ALERTS_PER_MINUTE / 60)
-        if self._tokens < 1:
-            self._left_out += 1
-            return None
-        self._tokens -= 1
-        left_out, self._left_out = self._left_out, 0
-        return left_out
-
-
 def _body(slow: SlowOperation, subject: str) -> str:
     what = f": {subject}" if subject else ""
     return (
         f"{slow.name}: {slow.operation} took {slow.duration_seconds:.3f} s, "
         f"more than {slow.threshold_seconds:g} s{what}"
     )
-
-
-_all: "WeakSet[PerformanceAlerts]" = WeakSet()
-
-
-def _renew_locks() -> None:
-    for alerts in list(_all):
-        alerts._renew_lock()  # noqa: SLF001  of the class above
-
-
-os.register_at_fork(after_in_child=_renew_locks)

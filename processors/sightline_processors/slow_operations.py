@@ -18,6 +18,7 @@ from opentelemetry.semconv.attributes.db_attributes import DB_SYSTEM_NAME
 from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, set_span_in_context
 
+from sightline_processors.bounded_names import BoundedNames
 from sightline_processors.operations import address_of, describe, operation_of, system_of, waits
 from sightline_processors.performance_alerts import Attributes, Operation, PerformanceAlerts, SlowOperation
 from sightline_processors.report import report
@@ -104,9 +105,9 @@ class SlowOperationProcessor(ReadingSpanProcessor):
         }
         self._least_ns = min(query, call) * _NS_PER_SECOND
         self._layers = _Layers()
-        self._http_addresses = _BoundedNames(MAX_ADDRESSES)
-        self._addresses = _BoundedNames(MAX_ADDRESSES)
-        self._systems = _BoundedNames(MAX_SYSTEMS)
+        self._http_addresses = BoundedNames(MAX_ADDRESSES, OTHER)
+        self._addresses = BoundedNames(MAX_ADDRESSES, OTHER)
+        self._systems = BoundedNames(MAX_SYSTEMS, OTHER)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Looks at a span that has ended."""
@@ -150,26 +151,6 @@ class SlowOperationProcessor(ReadingSpanProcessor):
             addresses = self._http_addresses if operation == "http" else self._addresses
             bounded[SERVER_ADDRESS] = addresses.bounded(address)
         return bounded
-
-
-class _BoundedNames:
-    """Lets the first names through and replaces further ones by `_other`; for the life of the process.
-
-    Args:
-        limit: Names that keep their value; threads that come at once may add one more each.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._seen: set[str] = set()
-
-    def bounded(self, name: str) -> str:
-        if name in self._seen:
-            return name
-        if len(self._seen) >= self._limit:
-            return OTHER
-        self._seen.add(name)
-        return name
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
-from sightline import attributes, background, background_tasks, bounded_values, distro, recorder, settings
+from sightline import attributes, background, background_tasks, bounded_statuses, distro, recorder, settings
 from sightline_processors.cardinality import limiter, overflow, routes
 from sightline_processors.performance_alerts import PerformanceAlerts
 from sightline_processors.sla import Catalogue, SlaTracker, parse_objective, rolling, tracker
@@ -282,7 +282,7 @@ def test_the_telemetry_page_tells_the_bounds_of_series():
         len(attributes.KNOWN_METHODS) + 1,
         len(attributes._SCHEMES) + 1,
         len(set(attributes._PROTOCOL_VERSIONS.values())) + 1,
-        bounded_values.MAX_STATUSES,
+        bounded_statuses.MAX_STATUSES,
         recorder.MAX_ERROR_TYPES,
         background_tasks.MAX_FUNCTIONS,
         rolling.MAX_ACTIVE,

@@ -13,7 +13,7 @@ from opentelemetry.sdk.metrics import Counter, Histogram, UpDownCounter
 from starlette.responses import Response, StreamingResponse
 
 from sightline.attributes import KNOWN_METHODS
-from sightline.bounded_values import MAX_STATUSES
+from sightline.bounded_statuses import MAX_STATUSES
 from sightline.recorder import SCHEMA_URL
 from sightline.testing import CapturedTelemetry, capture
 from sightline_processors.cardinality.limiter import OVERFLOW

@@ -11,6 +11,8 @@ if ROOT not in sys.path:
 
 from tests.sightline_processors import export_support  # noqa: E402  the path comes first
 
+from sightline_processors.tracing import make_tracers_fast, restore_tracers  # noqa: E402  likewise
+
 
 @pytest.fixture(autouse=True)
 def closed_transports():
@@ -18,3 +20,12 @@ def closed_transports():
     yield
     while export_support.made:
         export_support.made.pop().close()
+
+
+@pytest.fixture(params=["stock", "fast"])
+def tracers(request):
+    """The SDK's tracers as they are, and as Sightline makes them."""
+    if request.param == "fast":
+        make_tracers_fast()
+    yield
+    restore_tracers()

@@ -26,7 +26,6 @@ from sightline_processors.cardinality.attribute_rules import (
 from sightline_processors.cardinality.span_processor import MAX_SCOPES, CardinalitySpanProcessor
 from sightline_processors.cardinality.value_shapes import is_identifier, template
 from sightline_processors.report import reported
-from sightline_processors.tracing import make_tracers_fast, restore_tracers
 from sightline_processors.tracing.rewriting import RewritingSpanExporter
 
 UUID = "550e8400-e29b-41d4-a716-446655440000"
@@ -299,15 +298,6 @@ def test_a_rule_out_of_range_is_refused_with_its_cure(rule):
 
 
 # Processor
-
-
-@pytest.fixture(params=["stock", "fast"])
-def tracers(request):
-    """The SDK's tracers as they are, and as Sightline makes them."""
-    if request.param == "fast":
-        make_tracers_fast()
-    yield
-    restore_tracers()
 
 
 class Pipeline:

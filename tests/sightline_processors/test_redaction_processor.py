@@ -24,20 +24,10 @@ from sightline_processors.redaction.processor import (
     redact_logs_of,
 )
 from sightline_processors.report import reported
-from sightline_processors.tracing import make_tracers_fast, restore_tracers
 from sightline_processors.tracing.rewriting import RewritingSpanExporter
 
 LINKED = SpanContext(5, 6, is_remote=True, trace_flags=TraceFlags(1))
 SECRET = "hunter2sauce"
-
-
-@pytest.fixture(params=["stock", "fast"])
-def tracers(request):
-    """The SDK's tracers as they are, and as Sightline makes them."""
-    if request.param == "fast":
-        make_tracers_fast()
-    yield
-    restore_tracers()
 
 
 def attributes_of(part):

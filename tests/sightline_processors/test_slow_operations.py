@@ -15,7 +15,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Sum
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.trace import SpanKind, set_span_in_context
 
-from sightline_processors import performance_alerts
+from sightline_processors import forked_processes
 from sightline_processors.performance_alerts import ALERTS_PER_MINUTE, PerformanceAlerts
 from sightline_processors.report import reported
 from sightline_processors.slow_operations import (
@@ -502,7 +502,7 @@ def test_a_fork_while_another_thread_alerts_leaves_the_child_alerting(bench):
     thread = threading.Thread(target=hold)
     thread.start()
     holds.wait(10)
-    performance_alerts._renew_locks()  # as in the child
+    forked_processes._renew_all()  # as in the child
     bench.span(POSTGRESQL, 200)
     done.set()
     thread.join()

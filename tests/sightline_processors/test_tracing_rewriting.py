@@ -15,7 +15,6 @@ from tests.sightline_processors.export_support import RecordingTransport, engine
 from sightline_processors.export import OtlpSpanProcessor
 from sightline_processors.otlp.spans import encode_span
 from sightline_processors.report import reported
-from sightline_processors.tracing import make_tracers_fast, restore_tracers
 from sightline_processors.tracing.rewriting import RewritingSpanExporter, changed, rewritten
 
 LINKED = SpanContext(5, 6, is_remote=True, trace_flags=TraceFlags(1))
@@ -24,15 +23,6 @@ POISON = "poison"
 
 def attributes_of(part):
     return dict(part.attributes or {})
-
-
-@pytest.fixture(params=["stock", "fast"])
-def tracers(request):
-    """The SDK's tracers as they are, and as Sightline makes them."""
-    if request.param == "fast":
-        make_tracers_fast()
-    yield
-    restore_tracers()
 
 
 def ended_span(

@@ -2,10 +2,8 @@
 
 import math
 import operator
-import os
 import threading
 import time
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from hashlib import blake2b
 from typing import Any, Final, TypeAlias
 
 from sightline_processors.cardinality.value_shapes import template
+from sightline_processors.forked_processes import renew_in_children
 from sightline_processors.report import logger
 
 OTHER: Final = "_other"
@@ -113,7 +112,7 @@ class ValueMemory:
         self._reports_at = -math.inf
         self._used_at: OrderedDict[str | bytes, float] = OrderedDict()
         self._lock = threading.RLock()  # a signal handler, or a finaliser, may start a span in its holder
-        _memories.add(self)
+        renew_in_children(self, ValueMemory.renew_lock)
 
     def __len__(self) -> int:
         return len(self._used_at)
@@ -164,18 +163,6 @@ def _key_of(value: str) -> str | bytes:
     if len(value) > _MAX_KEY_CHARACTERS:
         return blake2b(str.encode(value, errors="surrogatepass"), digest_size=_DIGEST_BYTES).digest()
     return value if type(value) is str else str.__str__(value)  # a subclass may be, and hold, anything
-
-
-_memories: weakref.WeakSet[ValueMemory] = weakref.WeakSet()
-
-
-def _renew_locks() -> None:
-    for memory in _memories:
-        memory.renew_lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_locks)
 
 
 class RuleMemory:

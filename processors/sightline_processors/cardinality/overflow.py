@@ -6,16 +6,17 @@ hashes: no value is kept, and none is ever shown.
 
 import logging
 import math
-import os
 import re
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Final
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.sdk.metrics import Meter as SdkMeter
+
+from sightline_processors.forked_processes import renew_in_children
 
 logger = logging.getLogger("sightline")
 
@@ -173,7 +174,7 @@ class Overflows:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._tallies: dict[str, Tally] = {}
-        _all.add(self)
+        renew_in_children(self, Overflows.renew_locks)
 
     def note(self, instrument: str, limit: int, pairs: Pairs, count: int = 1) -> None:
         """Counts measurements of one attribute set of an instrument; see `Tally.note`."""
@@ -199,16 +200,6 @@ class Overflows:
         for tally in list(self._tallies.values()):
             tally.renew_lock()
 
-
-_all: "WeakSet[Overflows]" = WeakSet()
-
-
-def _renew_locks() -> None:
-    for overflows in list(_all):
-        overflows.renew_locks()
-
-
-os.register_at_fork(after_in_child=_renew_locks)
 
 _of_consumers: "WeakKeyDictionary[Any, Overflows]" = WeakKeyDictionary()
 

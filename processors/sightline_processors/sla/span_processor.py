@@ -23,12 +23,13 @@ from opentelemetry.semconv.attributes.url_attributes import URL_PATH, URL_SCHEME
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.util.types import AttributeValue
 
+from sightline_processors.performance_alerts import SCOPE
 from sightline_processors.report import report
 from sightline_processors.sla.catalogue import FIRST_SERVER_ERROR, Catalogue
 from sightline_processors.sla.objectives import Objective
 from sightline_processors.sla.tracker import SlaTracker
 from sightline_processors.sla.verdict import Verdict, verdict_of
-from sightline_processors.sla.violations import SCOPE, ViolationLog
+from sightline_processors.sla.violations import ViolationLog
 from sightline_processors.tracing.delivery import ReadingSpanProcessor
 
 KINDS: Final = (SpanKind.SERVER, SpanKind.CLIENT, SpanKind.CONSUMER)

@@ -8,8 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
-from weakref import WeakSet
 
+from sightline_processors.forked_processes import renew_in_children
 from sightline_processors.report import report
 from sightline_processors.sla.cells import COLUMNS, Key, SlaCell
 from sightline_processors.sla.objectives import Objective
@@ -65,7 +65,7 @@ class SlaTracker:
         self._windows: dict[str, Windows] = {}
         self._durations = RollingSketches()
         self._keeper: StateKeeper | None = None
-        _all.add(self)
+        renew_in_children(self, SlaTracker.forget)
 
     # What is counted
 
@@ -283,14 +283,3 @@ def _route_status(key: RollingKey, counts: Sequence[int], latency: RouteLatency 
     quantiles: tuple[float | None, ...] = (None,) * len(QUANTILES) if latency is None else latency.quantiles
     measured = 0 if latency is None else latency.measured
     return RouteStatus(*key, dict(zip(VERDICTS, counts, strict=True)), measured, *quantiles)
-
-
-_all: "WeakSet[SlaTracker]" = WeakSet()
-
-
-def _forget_all() -> None:
-    for each in list(_all):
-        each.forget()
-
-
-os.register_at_fork(after_in_child=_forget_all)

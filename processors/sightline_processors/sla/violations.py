@@ -3,12 +3,10 @@
 The record is an event `sla_violation`, severity WARN, with the trace and span ID of what was slow or failed.
 """
 
-import os
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final
-from weakref import WeakSet
 
 from opentelemetry._logs import Logger, LoggerProvider, LogRecord, SeverityNumber, get_logger
 from opentelemetry.context import Context
@@ -16,15 +14,13 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.semconv.attributes.http_attributes import HTTP_ROUTE
 from opentelemetry.trace import NonRecordingSpan, set_span_in_context
 
+from sightline_processors.forked_processes import renew_in_children
+from sightline_processors.performance_alerts import DURATION, SCOPE, THRESHOLD
 from sightline_processors.sla.objectives import OBJECTIVE_ATTRIBUTE, Objective
 from sightline_processors.sla.verdict import OUTCOME_ATTRIBUTE, Outcome
+from sightline_processors.token_bucket import TokenBucket
 
-SCOPE: Final = "sightline"
 EVENT_NAME: Final = "sla_violation"
-DURATION: Final = "sightline.duration_seconds"
-"""Log attribute, float."""
-THRESHOLD: Final = "sightline.threshold_seconds"
-"""Log attribute, float; absent where latency is not judged."""
 LEFT_OUT: Final = "sightline.violations_left_out"
 """Log attribute, int: violations without a record since the last one; absent where there are none."""
 
@@ -46,11 +42,9 @@ class ViolationLog:
         self._logger_provider = logger_provider
         self._logger: Logger | None = None
         self._clock = clock
-        self._tokens = float(VIOLATIONS_PER_MINUTE)
-        self._refilled_at = clock()
-        self._left_out = 0
+        self._budget = TokenBucket(VIOLATIONS_PER_MINUTE, clock())
         self._lock = threading.RLock()  # a signal handler may interrupt its holder
-        _all.add(self)
+        renew_in_children(self, ViolationLog._renew_lock)
 
     def log(
         self, span: ReadableSpan, outcome: Outcome, objective: Objective, seconds: float, route: str | None
@@ -92,16 +86,7 @@ class ViolationLog:
     def _take(self) -> int | None:
         """Returns how many were left out since the last record; None when this one is left out too."""
         with self._lock:
-            now = self._clock()
-            refill = max(0.0, now - self._refilled_at) * VIOLATIONS_PER_MINUTE / 60
-            self._refilled_at = now
-            self._tokens = min(float(VIOLATIONS_PER_MINUTE), self._tokens + refill)
-            if self._tokens < 1:
-                self._left_out += 1
-                return None
-            self._tokens -= 1
-            left_out, self._left_out = self._left_out, 0
-            return left_out
+            return self._budget.take(self._clock())
 
     def _renew_lock(self) -> None:
         self._lock = threading.RLock()  # another thread may have held it at the fork
@@ -110,15 +95,3 @@ class ViolationLog:
 def _context_of(span: ReadableSpan) -> Context | None:
     context = span.context
     return None if context is None else set_span_in_context(NonRecordingSpan(context), Context())
-
-
-_all: "WeakSet[ViolationLog]" = WeakSet()
-
-
-def _renew_locks() -> None:
-    for each in list(_all):
-        each._renew_lock()  # noqa: SLF001  of the class above
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_locks)

@@ -19,6 +19,7 @@ from opentelemetry.semconv.attributes.http_attributes import HTTP_RESPONSE_STATU
 from opentelemetry.trace import SpanContext, StatusCode
 
 from sightline_processors.report import report
+from sightline_processors.sla.verdict import OUTCOME_ATTRIBUTE, Verdict
 from sightline_processors.slo_sampling.buffer import OpenTrace
 from sightline_processors.slo_sampling.choices import Sampled, sampled_copy
 from sightline_processors.slo_sampling.encoded import EncodedRoot, encoded_sampled, with_fields
@@ -28,9 +29,7 @@ from sightline_processors.slo_sampling.sizes import SPAN_BYTES, estimated_bytes,
 from sightline_processors.tracing.delivery import EncodedSpanProcessor, on_ended, on_ending, on_start
 from sightline_processors.tracing.slotted_span import UNSET, TracerSpan
 
-OUTCOME: Final = "sightline.sla.outcome"
-"""Attribute of a local root: the verdict by its objective."""
-VIOLATIONS: Final = frozenset({"slow", "failed"})
+VIOLATIONS: Final = frozenset({Verdict.SLOW, Verdict.FAILED})
 """Verdicts that keep a trace."""
 
 _FLUSH_MILLIS: Final = 30_000
@@ -283,4 +282,4 @@ _EXPORTING: Final = (BatchSpanProcessor, SimpleSpanProcessor, EncodedSpanProcess
 
 def misses_objective(span: ReadableSpan) -> bool:
     """Tells whether a span's own verdict is a violation."""
-    return (span.attributes or {}).get(OUTCOME) in VIOLATIONS
+    return (span.attributes or {}).get(OUTCOME_ATTRIBUTE) in VIOLATIONS

@@ -4,12 +4,10 @@ A trace that begins here is flagged as sampled at once where its random bits alr
 kept; any other is recorded without the flag, so that no callee is promised a trace that may be dropped.
 """
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
-from weakref import WeakSet
 
 from opentelemetry.context import Context, get_current
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
@@ -17,6 +15,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, TraceState, get_cur
 from opentelemetry.trace.propagation import _SPAN_KEY
 from opentelemetry.util.types import Attributes
 
+from sightline_processors.forked_processes import renew_in_children
 from sightline_processors.report import report
 from sightline_processors.slo_sampling.budget import SpanBudget
 from sightline_processors.slo_sampling.buffer import NOT_SAMPLED, Limits, OpenTrace, Release, TraceBuffer
@@ -80,7 +79,7 @@ class SloSampler(Sampler):
         self._budget = SpanBudget(spans_per_second, clock)
         self._exemplars = ExemplarSlots(exemplar_interval_seconds, boundaries, clock)
         self._kept: Counter[str] = Counter()
-        _all.add(self)
+        renew_in_children(self, SloSampler.forget)
 
     def should_sample(
         self,
@@ -281,14 +280,3 @@ class SloSampler(Sampler):
 
 _RECORDED: Final = SamplingResult(Decision.RECORD_ONLY)
 """The answer for most spans; nobody changes it."""
-
-
-_all: "WeakSet[SloSampler]" = WeakSet()
-
-
-def _forget_all() -> None:
-    for sampler in list(_all):
-        sampler.forget()
-
-
-os.register_at_fork(after_in_child=_forget_all)

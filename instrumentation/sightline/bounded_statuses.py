@@ -1,36 +1,13 @@
-"""Values that name series and do not come from closed sets: the first ones pass, the rest share a place."""
+"""Statuses of responses, which applications choose: the first unusual ones pass, the rest share a place."""
 
 from http import HTTPStatus
 from typing import Final
-
-from sightline.attributes import OTHER_METHOD
 
 MAX_STATUSES: Final = 20
 """Distinct statuses per application beyond the registered ones, such as 499 and 520."""
 
 _REGISTERED: Final = frozenset(map(int, HTTPStatus))
 _FIRST, _LAST = 100, 599
-
-
-class BoundedNames:
-    """Lets the first names through and replaces further ones by `_OTHER`; constant memory.
-
-    Args:
-        limit: Distinct names that keep their value, for the life of the process.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._seen: set[str] = set()
-
-    def bounded(self, name: str) -> str:
-        """Returns the name, or `_OTHER`."""
-        if name in self._seen:
-            return name
-        if len(self._seen) >= self._limit:
-            return OTHER_METHOD
-        self._seen.add(name)
-        return name
 
 
 class BoundedStatuses:
