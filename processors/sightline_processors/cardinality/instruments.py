@@ -118,18 +118,26 @@ class _ProviderGuard:
             _check(storage)
         for storage in storages:
             if _MATCHES_OF not in vars(storage):
-                vars(storage)[_MATCHES_OF] = partial(self._matches, storage, getattr(storage, _MATCHES_OF))
+                vars(storage)[_MATCHES_OF] = partial(
+                    self._matches, storage, getattr(storage, _MATCHES_OF), {}
+                )
             with storage._lock:
                 for matches in getattr(storage, _MATCHES).values():
                     self._guard_streams(matches)
 
-    def _matches(self, storage: Any, original: Any, instrument: Any) -> Sequence[Any]:
-        """Stands before the storage's method; guards the streams that come."""
-        matches: Sequence[Any] | None = storage._instrument_view_instrument_matches.get(instrument)
+    def _matches(
+        self, storage: Any, original: Any, guarded: dict[Any, Sequence[Any]], instrument: Any
+    ) -> Sequence[Any]:
+        """Stands before the storage's method; guards the streams that come.
+
+        The storage shows new streams before they are guarded, hence a dict of those that are.
+        """
+        matches = guarded.get(instrument)
         if matches is None:
             with storage._lock:
                 matches = original(instrument)
                 self._guard_streams(matches)
+                guarded[instrument] = matches
         return matches
 
     def _guard_streams(self, matches: Sequence[Any]) -> None:
