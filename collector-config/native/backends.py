@@ -1,4 +1,4 @@
-"""Builds collector, Prometheus, Loki, Jaeger and Alertmanager from pinned Go modules, once per lock file.
+"""Builds the back ends, kustomize and the reader of compose files from pinned Go modules, once per lock file.
 
     python collector-config/native/backends.py build [NAME ...]
     python collector-config/native/backends.py path NAME
@@ -114,7 +114,7 @@ def _build_command(go: Path, recipe: Recipe, output: Path) -> list[str]:
         str(min(os.cpu_count() or 1, MOST_COMPILERS)),
     ]
     command += ["-tags", recipe.tags, "-ldflags", linker]
-    return [*command, "-o", f"{output}/{recipe.name if recipe.manifest else ''}", *recipe.packages]
+    return [*command, "-o", f"{output}/{recipe.output_name}", *recipe.packages]
 
 
 def _prepare_source(go: Path, recipe: Recipe, source: Path, log: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 NATIVE = Path(__file__).resolve().parent
@@ -27,6 +27,7 @@ class Recipe:
         name: The folder with the lock files, and the name on the command line.
         version_key: The key in versions.env that `--version` is to answer with.
         packages: Go packages, one per binary; the last part of the path is the binary's name.
+        binary: The binary's name, of one package, where the path does not end in it.
         tags: Build tags, with commas.
         stamps: Go variables that take the version at link time.
         manifest: The sources are generated from manifest.yaml first (the collector).
@@ -38,6 +39,8 @@ class Recipe:
     tags: str = "netgo"
     stamps: tuple[str, ...] = ()
     manifest: bool = False
+    # Not in the text that keys a build: the name decides where the binary is, not what is in it.
+    binary: str = field(default="", repr=False)
 
     @property
     def folder(self) -> Path:
@@ -47,9 +50,14 @@ class Recipe:
     @property
     def binaries(self) -> tuple[str, ...]:
         """What it builds."""
-        return (
-            (self.name,) if self.manifest else tuple(package.rsplit("/", 1)[1] for package in self.packages)
-        )
+        if self.output_name:
+            return (self.output_name,)
+        return tuple(package.rsplit("/", 1)[1] for package in self.packages)
+
+    @property
+    def output_name(self) -> str:
+        """What Go is told to call the binary; empty where it finds the name itself."""
+        return self.name if self.manifest else self.binary
 
     @property
     def version(self) -> str:
@@ -94,6 +102,20 @@ RECIPES = {
                 "github.com/prometheus/alertmanager/cmd/amtool",
             ),
             stamps=("github.com/prometheus/common/version.Version",),
+        ),
+        # These two run nothing: they read kubernetes/ and compose.yaml as kubectl and Docker do.
+        Recipe(
+            "kustomize",
+            "KUSTOMIZE_VERSION",
+            ("sigs.k8s.io/kustomize/kustomize/v5",),
+            stamps=("sigs.k8s.io/kustomize/api/provenance.version",),
+            binary="kustomize",
+        ),
+        Recipe(
+            "compose",
+            "COMPOSE_VERSION",
+            ("github.com/compose-spec/compose-go/v2/cmd",),
+            binary="compose",
         ),
     )
 }

@@ -37,14 +37,24 @@ def run_backends(*arguments: str, **variables: str) -> subprocess.CompletedProce
 
 
 @pytest.mark.stack
-@pytest.mark.parametrize("name", ALL_BINARIES)
+@pytest.mark.parametrize("name", sorted(set(ALL_BINARIES) - {"compose"}))
 def test_every_program_is_built_and_tells_its_version(name: str) -> None:
     recipe = next(recipe for recipe in recipes.RECIPES.values() if name in recipe.binaries)
-    argument = "version" if name == "jaeger" else "--version"
+    argument = "version" if name in {"jaeger", "kustomize"} else "--version"
 
     answer = subprocess.run([binary(name), argument], capture_output=True, text=True, timeout=30, check=False)
 
     assert recipe.version in answer.stdout + answer.stderr
+
+
+@pytest.mark.stack
+def test_reader_of_compose_files_which_tells_no_version_is_built_of_the_locked_module() -> None:
+    version = recipes.RECIPES["compose"].version
+
+    assert (
+        f"github.com/compose-spec/compose-go/v2\tv{version}\t".encode()
+        in Path(binary("compose")).read_bytes()
+    )
 
 
 @pytest.mark.stack
@@ -207,5 +217,5 @@ def test_fetched_go_is_new_enough_for_every_module() -> None:
     modules = sorted(NATIVE.glob("*/go.mod"))
     version = tuple(map(int, recipes.read_versions()["GO_VERSION"].split(".")))
 
-    assert len(modules) == 6
+    assert len(modules) == 8
     assert go_toolchain.required_version(modules) <= version

@@ -19,13 +19,15 @@ MODULES = {
     "jaeger": ("github.com/jaegertracing/jaeger", "JAEGER_MODULE_VERSION"),
     "alertmanager": ("github.com/prometheus/alertmanager", "ALERTMANAGER_VERSION"),
     "builder": ("go.opentelemetry.io/collector/cmd/builder", "OTELCOL_VERSION"),
+    "kustomize": ("sigs.k8s.io/kustomize/kustomize/v5", "KUSTOMIZE_VERSION"),
+    "compose": ("github.com/compose-spec/compose-go/v2", "COMPOSE_VERSION"),
 }
 
 IMAGES = {
     "collector": f"otel/opentelemetry-collector-contrib:{VERSIONS['OTELCOL_VERSION']}",
     "jaeger": f"jaegertracing/jaeger:{VERSIONS['JAEGER_VERSION']}",
     "prometheus": f"prom/prometheus:v{VERSIONS['PROMETHEUS_VERSION']}",
-    "collector-volume": f"prom/prometheus:v{VERSIONS['PROMETHEUS_VERSION']}",
+    "prepare": f"prom/prometheus:v{VERSIONS['PROMETHEUS_VERSION']}",
     "loki": f"grafana/loki:{VERSIONS['LOKI_VERSION']}",
     "alertmanager": f"prom/alertmanager:v{VERSIONS['ALERTMANAGER_VERSION']}",
     "grafana": f"grafana/grafana:{VERSIONS['GRAFANA_VERSION']}",
@@ -73,46 +75,16 @@ def test_images_have_the_versions_of_versions_env() -> None:
     assert {name: service["image"] for name, service in services().items()} == IMAGES
 
 
-def test_compose_publishes_on_loopback_only() -> None:
-    published = [port for service in services().values() for port in service.get("ports", [])]
+def test_kubernetes_runs_the_image_of_versions_env() -> None:
+    base = yaml.safe_load((CONFIG / "kubernetes/base/kustomization.yaml").read_text())
 
-    assert published
-    assert all(port.startswith("127.0.0.1:") for port in published)
-
-
-def test_compose_has_no_privileges_and_no_password() -> None:
-    for name, service in services().items():
-        assert service["cap_drop"] == ["ALL"], name
-        assert not service.get("privileged"), name
-        assert not [key for key in service.get("environment", {}) if "PASSWORD" in key or "SECRET" in key], (
-            name
-        )
-
-
-def test_compose_checks_the_health_of_every_service_whose_image_can() -> None:
-    without = {name for name, service in services().items() if "healthcheck" not in service}
-
-    assert without == {"collector", "collector-volume"}
-
-
-def test_compose_mounts_files_that_exist() -> None:
-    mounts = [
-        volume.split(":")[0] for service in services().values() for volume in service.get("volumes", [])
+    assert base["images"] == [
+        {"name": "otel/opentelemetry-collector-contrib", "newTag": VERSIONS["OTELCOL_VERSION"]}
     ]
-    files = [mount for mount in mounts if mount.startswith("./")]
-    volumes = yaml.safe_load((CONFIG / "compose.yaml").read_text())["volumes"]
-
-    assert len(files) == 8
-    assert all((CONFIG / file).exists() for file in files)
-    assert {mount for mount in mounts if not mount.startswith("./")} == set(volumes)
 
 
-def test_compose_gives_every_address_that_a_configuration_takes_from_the_environment() -> None:
-    named = {
-        name: set(re.findall(r"PIPELINE_\w+", (CONFIG / f"{file}.yaml").read_text()))
-        for name, file in {"collector": "otelcol", "jaeger": "jaeger", "loki": "loki"}.items()
-    }
+def test_every_version_of_versions_env_is_used() -> None:
+    folders = [CONFIG, CONFIG.parent / "tests/pipeline"]
+    used = "".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
 
-    for name, known in named.items():
-        given = {key for key in services()[name]["environment"] if key.startswith("PIPELINE_")}
-        assert given <= known, name
+    assert [key for key in VERSIONS if f'"{key}"' not in used and f"'{key}'" not in used] == []
