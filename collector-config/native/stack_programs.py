@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,13 +141,16 @@ def _jaeger(layout: Layout) -> Program:
     return Program(
         name="jaeger",
         ports=("jaeger_otlp", "jaeger", "jaeger_grpc", "jaeger_metrics"),
-        arguments=("--config", str(CONFIG / "jaeger.yaml")),
+        arguments=("--config", str(CONFIG / os.environ.get("SIGHTLINE_STACK_JAEGER", "jaeger.yaml"))),
         probes=(layout.url("jaeger") + "/api/services",),
         variables={
             "PIPELINE_JAEGER_OTLP_LISTEN": layout.address("jaeger_otlp"),
             "PIPELINE_JAEGER_QUERY_HTTP": layout.address("jaeger"),
             "PIPELINE_JAEGER_QUERY_GRPC": layout.address("jaeger_grpc"),
             "PIPELINE_JAEGER_METRICS_PORT": str(layout.port("jaeger_metrics")),
+            "PIPELINE_JAEGER_DATA": str(layout.data("jaeger")),
+            "PIPELINE_PROMETHEUS_QUERY": layout.url("prometheus"),
+            "GOMEMLIMIT": "500MiB",
         },
     )
 
@@ -161,6 +165,8 @@ def _loki(layout: Layout) -> Program:
             "PIPELINE_LOKI_HTTP_PORT": str(layout.port("loki")),
             "PIPELINE_LOKI_GRPC_PORT": str(layout.port("loki_grpc")),
             "PIPELINE_LOKI_DATA": str(layout.data("loki")),
+            "PIPELINE_LOKI_RULES": str(CONFIG / "loki-rules"),
+            "PIPELINE_PROMETHEUS_REMOTE_WRITE": layout.url("prometheus") + "/api/v1/write",
         },
     )
 
@@ -174,6 +180,7 @@ def _prometheus(layout: Layout) -> Program:
             f"--web.listen-address={layout.address('prometheus')}",
             f"--storage.tsdb.path={layout.data('prometheus')}",
             "--web.enable-otlp-receiver",
+            "--web.enable-remote-write-receiver",
             "--enable-feature=exemplar-storage",
         ),
         probes=(layout.url("prometheus") + "/-/ready", layout.url("prometheus") + "/api/v1/query?query=1"),
@@ -209,6 +216,8 @@ def _collector(layout: Layout) -> Program:
             "PIPELINE_JAEGER_OTLP": layout.address("jaeger_otlp"),
             "PIPELINE_PROMETHEUS_OTLP": layout.url("prometheus") + "/api/v1/otlp",
             "PIPELINE_LOKI_OTLP": layout.url("loki") + "/otlp",
-            "GOMEMLIMIT": "300MiB",
+            # Read together with memory_limiter of otelcol.yaml; its header says why.
+            "GOMEMLIMIT": "240MiB",
+            "GOGC": "400",
         },
     )

@@ -31,6 +31,7 @@ CLIENTS: Final = (
     "redis>=5",
     "sqlalchemy[asyncio]>=2.0,<2.1",  # the stock instrumentor of 0.66b1 leaves 2.1 alone
     "structlog>=24",
+    "websockets>=13",
 )
 """What an application installs beside Sightline."""
 

@@ -7,4 +7,6 @@ from .stack_fixture import NATIVE, stack
 if str(NATIVE) not in sys.path:
     sys.path.insert(0, str(NATIVE))
 
-__all__ = ["stack"]
+from .shop_story import story
+
+__all__ = ["stack", "story"]

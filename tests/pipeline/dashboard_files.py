@@ -29,17 +29,6 @@ Case = tuple[str, Json, Json]
 BOARDS: dict[str, Json] = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
 
 
-# Counters that a program makes at the first event, and the string in its binary that shows that it can.
-ON_FIRST_EVENT = {
-    "otelcol_processor_refused_(spans|metric_points|log_records)": ("otelcol", "processor_refused_spans"),
-    "otelcol_exporter_enqueue_failed_(spans|metric_points|log_records)": (
-        "otelcol",
-        "exporter_enqueue_failed_spans",
-    ),
-    "loki_discarded_samples_total": ("loki", "discarded_samples_total"),
-}
-
-
 def panels(board: Json) -> list[Json]:
     return [panel for panel in board["panels"] if panel["type"] != "row"]
 
@@ -68,41 +57,14 @@ def variables(board: Json) -> dict[str, Json]:
 
 
 @cache
-def recorded() -> dict[str, str]:
-    """Returns the recording rules; of several with one name, all, as alternatives."""
-    rules: dict[str, str] = {}
-    for path in (CONFIG / "rules").glob("*.yaml"):
-        for group in yaml.safe_load(path.read_text())["groups"]:
-            for rule in group["rules"]:
-                if "record" in rule:
-                    labelled = rule["expr"]
-                    for label, value in rule.get("labels", {}).items():
-                        labelled = f'label_replace({labelled}, "{label}", "{value}", "", "")'
-                    rules[rule["record"]] = " or ".join(filter(None, (rules.get(rule["record"]), labelled)))
-    return rules
-
-
-def without_rules(expr: str) -> str:
-    """Returns an expression that asks at once for what rules record each half minute, or each two.
-
-    Of a selector's matchers, only the kind of an objective is kept: the rest would choose all there is.
-    """
-    rules = recorded()
-    name = "|".join(map(re.escape, sorted(rules, key=len, reverse=True)))
-    selector = re.compile(rf"\b({name})(?![\w:])(\{{[^}}]*\}})?(\[\w+\])?")
-
-    def definition(match: re.Match[str]) -> str:
-        over = match[3]
-        of_kind = re.search(r'sightline_sla_kind="(\w+)"', match[2] or "")
-        label = "sightline_sla_kind"
-        one = (
-            f' and on({label}) label_replace(vector(1), "{label}", "{of_kind[1]}", "", "")' if of_kind else ""
-        )
-        return f"(({rules[match[1]]}){one}){f'[{over[1:-1]}:30s]' if over else ''}"
-
-    while selector.search(expr):
-        expr = selector.sub(definition, expr)
-    return expr
+def recorded() -> set[str]:
+    """Returns the names of the series that rules record."""
+    groups = (
+        group
+        for path in (CONFIG / "rules").glob("*.yaml")
+        for group in yaml.safe_load(path.read_text())["groups"]
+    )
+    return {rule["record"] for group in groups for rule in group["rules"] if "record" in rule}
 
 
 def substituted(expr: str, values: dict[str, str]) -> str:

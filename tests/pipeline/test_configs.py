@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,8 +16,15 @@ pytestmark = pytest.mark.stack
 
 # Program that validates, arguments with `{}` for the file, and a change that makes the file wrong.
 VALIDATIONS = {
-    "otelcol.yaml": ("otelcol", ["validate", "--config={}"], ("memory_limiter]", "memory_limitre]")),
-    "jaeger.yaml": ("jaeger", ["validate", "--config={}"], ("max_traces", "most_traces")),
+    "otelcol.yaml": ("otelcol", ["validate", "--config={}"], ("redaction/values]", "redaction/value]")),
+    "jaeger.yaml": ("jaeger", ["validate", "--config={}"], ("ephemeral", "transient")),
+    "jaeger-memory.yaml": ("jaeger", ["validate", "--config={}"], ("max_traces", "most_traces")),
+    "overlays/jaeger-opensearch.yaml": (
+        "jaeger",
+        ["validate", "--config={}"],
+        ("max_span_age", "most_span_age"),
+    ),
+    "overlays/jaeger-clickhouse.yaml": ("jaeger", ["validate", "--config={}"], ("addresses", "places")),
     "prometheus.yaml": (
         "promtool",
         ["check", "config", "{}"],
@@ -26,6 +34,11 @@ VALIDATIONS = {
         "loki",
         ["-verify-config", "-config.expand-env=true", "-config.file={}"],
         ("ignore_defaults", "ignore"),
+    ),
+    "overlays/loki-object-storage.yaml": (
+        "loki",
+        ["-verify-config", "-config.expand-env=true", "-config.file={}"],
+        ("s3forcepathstyle", "s3path"),
     ),
     "alertmanager.yaml": ("amtool", ["check-config", "{}"], ("receiver: nobody", "receiver: none")),
 }
@@ -41,7 +54,8 @@ def validate(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def copies(tmp_path: Path) -> Path:
     """The configuration files and targets in a folder where a test may change them."""
     for name in VALIDATIONS:
-        shutil.copy(CONFIG / name, tmp_path)
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(CONFIG / name, tmp_path / name)
     shutil.copytree(CONFIG / "targets", tmp_path / "targets")
     shutil.copytree(CONFIG / "rules", tmp_path / "rules")
     return tmp_path
@@ -80,10 +94,73 @@ def test_compose_scrapes_the_same_jobs_as_the_native_stack() -> None:
     assert [group["labels"] for group in native] == [group["labels"] for group in compose]
 
 
+def test_prometheus_configuration_with_remote_write_is_valid_and_a_broken_one_is_not(copies: Path) -> None:
+    overlay = (CONFIG / "overlays/prometheus-remote-write.yaml").read_text()
+    shipped = (copies / "prometheus.yaml").read_text()
+
+    (copies / "prometheus.yaml").write_text(shipped + overlay)
+    assert validate("prometheus.yaml", copies).returncode == 0
+    (copies / "prometheus.yaml").write_text(shipped + overlay.replace("queue_config", "queue"))
+    assert validate("prometheus.yaml", copies).returncode != 0
+
+
+def read(name: str) -> Any:
+    return yaml.safe_load((CONFIG / name).read_text())
+
+
+@pytest.mark.parametrize(
+    "name", ["jaeger-memory.yaml", "overlays/jaeger-opensearch.yaml", "overlays/jaeger-clickhouse.yaml"]
+)
+def test_variant_of_jaeger_differs_in_its_backend_alone(name: str) -> None:
+    shipped, variant = read("jaeger.yaml"), read(name)
+
+    backends = [file["extensions"]["jaeger_storage"]["backends"].pop("traces") for file in (shipped, variant)]
+    assert list(backends[0]) == ["badger"]
+    assert len(backends[1]) == 1
+    assert list(backends[1]) != ["badger"]
+    assert variant == shipped
+
+
+def test_jaeger_asks_for_the_series_that_the_collector_makes_of_spans() -> None:
+    spans = read("otelcol.yaml")["connectors"]["span_metrics"]
+    asked = read("jaeger.yaml")["extensions"]["jaeger_storage"]["metric_backends"]["span_metrics"][
+        "prometheus"
+    ]
+
+    assert asked["metric_namespace"] == spans["namespace"].replace(".", "_")
+    assert asked["latency_unit"] == spans["histogram"]["unit"]
+    assert asked["normalize_calls"] is asked["normalize_duration"] is True
+    assert read("prometheus.yaml")["otlp"]["translation_strategy"] == "UnderscoreEscapingWithSuffixes"
+
+
+def test_distributed_loki_takes_and_keeps_the_same_logs() -> None:
+    one, many = read("loki.yaml"), read("overlays/loki-object-storage.yaml")
+    of_many = {"shard_streams", "ingestion_rate_mb"}
+
+    limits = [
+        {key: value for key, value in file["limits_config"].items() if key not in of_many}
+        for file in (one, many)
+    ]
+    assert limits[0] == limits[1]
+    assert many["ruler"] == one["ruler"] | {"enable_sharding": True}
+    assert many["compactor"] == one["compactor"] | {"delete_request_store": "s3"}
+    assert {key: many[key] for key in ("tracing", "analytics")} == {
+        key: one[key] for key in ("tracing", "analytics")
+    }
+
+
+def test_loki_and_jaeger_keep_what_they_store_for_the_same_week() -> None:
+    badger = read("jaeger.yaml")["extensions"]["jaeger_storage"]["backends"]["traces"]["badger"]
+
+    assert read("loki.yaml")["limits_config"]["retention_period"] == "7d"
+    assert f":-{7 * 24}h}}" in badger["ttl"]["spans"]
+    assert badger["ephemeral"] is False
+
+
 def test_memory_limiter_is_first_and_batch_processor_absent_in_every_pipeline() -> None:
     pipelines = yaml.safe_load((CONFIG / "otelcol.yaml").read_text())["service"]["pipelines"]
 
-    assert set(pipelines) == {"traces", "metrics", "logs"}
+    assert set(pipelines) == {"traces", "metrics", "metrics/of_spans", "logs"}
     for pipeline in pipelines.values():
         assert pipeline["processors"][0] == "memory_limiter"
         assert not [name for name in pipeline["processors"] if name.startswith("batch")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import mmap
 import re
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import opentelemetry.semconv
 import pytest
 import yaml
 
-from .dashboard_feed import CONNECTORS, GRAPH, OURS, prometheus_names
 from .dashboard_files import (
     BOARDS,
     DASHBOARDS,
@@ -19,7 +17,6 @@ from .dashboard_files import (
     GRAFANA,
     JAEGER,
     LOGQL,
-    ON_FIRST_EVENT,
     PROMQL,
     Case,
     name_of,
@@ -28,7 +25,8 @@ from .dashboard_files import (
     stale_files,
     variables,
 )
-from .stack_fixture import CONFIG, ROOT, binary
+from .emitted_metrics import of_connectors, of_services, prometheus_names
+from .stack_fixture import CONFIG, ROOT
 
 UIDS = {
     f"sightline-{name}"
@@ -186,46 +184,13 @@ def test_metric_of_a_service_is_one_that_the_code_emits() -> None:
         for path in folder.rglob("*.py")
     )
 
-    for metric in OURS:
+    assert len(of_services()) > 30
+    for metric in of_services():
         assert f'"{metric.name}"' in code, metric.name
 
 
-def test_every_metric_of_ours_has_unit_and_attributes_of_the_reference() -> None:
-    reference = (ROOT / "docs/reference/telemetry.md").read_text()
-    rows = dict(re.findall(r"^\| `([\w.]+)` \| (.+) \|$", reference, re.MULTILINE))
-
-    for metric in OURS:
-        if metric.name in rows:
-            kind, _, names = rows[metric.name].partition(" | ")
-            assert f"`{metric.unit}`" in kind, metric.name
-            if "those of" not in names:
-                assert set(metric.attributes) <= set(re.findall(r"`([\w.]+)`", names)), metric.name
-
-
-def test_durations_of_calls_have_the_unit_of_the_collectors_connector() -> None:
-    connectors = yaml.safe_load((CONFIG / "otelcol.yaml").read_text()).get("connectors", {})
-    duration = next(metric for metric in CONNECTORS if metric.kind == "histogram")
-
-    for name, settings in connectors.items():
-        if name.startswith("spanmetrics"):
-            assert settings.get("histogram", {}).get("unit", "ms") == duration.unit
-
-
 def test_every_metric_named_is_emitted_recorded_or_of_a_program() -> None:
-    emitted = prometheus_names(OURS + CONNECTORS + GRAPH) | set(recorded())
+    emitted = prometheus_names(of_services() + of_connectors()) | recorded()
     program = re.compile(r"(otelcol|prometheus|loki|jaeger|alertmanager|scrape|process)_.*|up|ALERTS")
 
     assert {name for name in metrics_named() - emitted if not program.fullmatch(name)} == set()
-
-
-@pytest.mark.stack
-@pytest.mark.parametrize("pattern", ON_FIRST_EVENT)
-def test_counter_of_a_first_event_is_in_its_program(pattern: str) -> None:
-    program, text = ON_FIRST_EVENT[pattern]
-
-    assert any(pattern in target["expr"] for _, _, target in PROMQL)
-    with (
-        Path(binary(program)).open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-    ):
-        assert content.find(text.encode()) > 0

@@ -31,7 +31,8 @@ def _signals(name: str, by: str, legend: str) -> tuple[Query, ...]:
 
 
 def _sum_of_signals(name: str) -> str:
-    return or_zero(_collector(f"{name}_(spans|metric_points|log_records)"))
+    """Returns the rate of three counters together: their labels are alike, so one pattern is an error."""
+    return " + ".join(f"({or_zero(_collector(f'{name}_{signal}'))})" for signal in _SIGNALS)
 
 
 def _fill(by: str) -> str:
