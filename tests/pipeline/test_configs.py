@@ -166,25 +166,27 @@ def test_memory_limiter_is_first_and_batch_processor_absent_in_every_pipeline() 
         assert not [name for name in pipeline["processors"] if name.startswith("batch")]
 
 
-def test_every_exporter_has_a_bounded_queue_on_disk_that_batches_within_a_second() -> None:
+def test_every_exporter_has_a_bounded_queue_on_disk_and_never_gives_up() -> None:
     collector = yaml.safe_load((CONFIG / "otelcol.yaml").read_text())
 
     for exporter in collector["exporters"].values():
         queue = exporter["sending_queue"]
         assert queue["storage"] == "file_storage"
+        assert queue["sizer"] == "bytes"
         assert queue["queue_size"] > 0
-        assert queue["batch"]["flush_timeout"] == "200ms"
+        assert exporter["retry_on_failure"]["max_elapsed_time"] == "0s"
 
 
-def test_batches_may_be_larger_than_the_largest_request() -> None:
+def test_no_request_is_merged_with_those_of_other_clients() -> None:
     collector = yaml.safe_load((CONFIG / "otelcol.yaml").read_text())
-    protocols = collector["receivers"]["otlp"]["protocols"]
-    largest_request = protocols["http"]["max_request_body_size"]
 
-    assert largest_request == protocols["grpc"]["max_recv_msg_size_mib"] * 2**20
-    for exporter in collector["exporters"].values():  # a batch drops an item that is larger than itself
-        assert exporter["sending_queue"]["batch"]["sizer"] == "bytes"
-        assert exporter["sending_queue"]["batch"]["max_size"] > largest_request
+    assert not [name for name, each in collector["exporters"].items() if "batch" in each["sending_queue"]]
+
+
+def test_both_ports_take_requests_of_the_same_size() -> None:
+    protocols = yaml.safe_load((CONFIG / "otelcol.yaml").read_text())["receivers"]["otlp"]["protocols"]
+
+    assert protocols["http"]["max_request_body_size"] == protocols["grpc"]["max_recv_msg_size_mib"] * 2**20
 
 
 def test_loki_indexes_three_resource_attributes_and_no_more() -> None:

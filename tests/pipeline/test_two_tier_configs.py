@@ -153,13 +153,21 @@ def test_a_gateway_takes_the_largest_batch_of_an_agent() -> None:
     agent = load("agent.yaml")
     taken = agent["receivers"]["otlp"]["protocols"]["http"]["max_request_body_size"]
     balancing = agent["exporters"]["loadbalancing"]
-    queues = [balancing["protocol"]["otlp"], agent["exporters"]["otlp_grpc/gateway"]]
+    queues = [balancing["protocol"]["otlp"]]
     queues += [
         value for name, value in load("overlays/fixed-gateways.yaml")["exporters"].items() if "_" in name
     ]
 
+    assert taken < largest
     for exporter in queues:
         assert taken < exporter["sending_queue"]["batch"]["max_size"] < largest
+
+
+def test_metrics_and_log_records_of_different_clients_are_not_merged() -> None:
+    exporters = load("agent.yaml")["exporters"] | load("gateway.yaml")["exporters"]
+
+    for name in ("otlp_grpc/gateway", "otlp_http/prometheus", "otlp_http/loki"):
+        assert "batch" not in exporters[name]["sending_queue"]
 
 
 def test_spans_are_counted_before_they_are_sampled() -> None:
