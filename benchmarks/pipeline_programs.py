@@ -1,4 +1,4 @@
-"""The pipeline's programs as the benchmark of the pipeline starts them: the whole stack, or an agent and gateways."""
+"""The pipeline's programs as the benchmark starts them: the whole stack, or an agent and gateways."""
 
 import json
 import os
@@ -116,9 +116,9 @@ class Stack:
         """Stops the programs: what they hold in memory is then on the disk, as far as they ever write it."""
         _stack("down", "--state-dir", str(self.state), jaeger="jaeger.yaml")
 
-    def disk_bytes(self, folder: str) -> int:
-        """Returns what the files of a folder below `data` take on the disk."""
-        return sum(file.stat().st_blocks * 512 for file in (self.state / "data" / folder).rglob("*"))
+    def data(self, program: str) -> Path:
+        """Returns the folder that a program writes to."""
+        return self.state / "data" / program
 
 
 @dataclass
@@ -221,6 +221,13 @@ def wait_until(question: Callable[[], bool], failure: str, seconds: float = 60.0
         if time.monotonic() > deadline:
             raise RuntimeError(failure)
         time.sleep(0.1)
+
+
+def is_still(figure: Callable[[], float]) -> bool:
+    """Tells whether a figure is above 0 and the same after a second and a half."""
+    before = figure()
+    time.sleep(1.5)
+    return 0 < before == figure()
 
 
 def _answers(url: str) -> bool:
