@@ -181,7 +181,7 @@ def test_every_metric_of_rules_and_runbooks_is_emitted_by_code_or_collector() ->
     jaeger = Path(binary("jaeger")).read_bytes()
 
     def is_emitted(metric: str) -> bool:
-        if metric.startswith("otelcol_processor_filter_"):  # its name has a dot, and Jaeger's exporter adds a suffix
+        if metric.startswith("otelcol_processor_filter_"):  # has a dot in it, and a suffix in Jaeger
             name = metric.removesuffix("_total").replace("_", "[._]")
             return re.search(name.encode(), jaeger) is not None
         if metric.startswith("otelcol_"):
