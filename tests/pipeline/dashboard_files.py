@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from .otlp_payloads import Json
-from .stack_fixture import CONFIG
+from .stack_fixture import CONFIG, RULE_FILES
 
 GRAFANA = CONFIG / "grafana"
 if str(GRAFANA) not in sys.path:
@@ -59,11 +59,7 @@ def variables(board: Json) -> dict[str, Json]:
 @cache
 def recorded() -> set[str]:
     """Returns the names of the series that rules record."""
-    groups = (
-        group
-        for path in (CONFIG / "rules").glob("*.yaml")
-        for group in yaml.safe_load(path.read_text())["groups"]
-    )
+    groups = (group for path in RULE_FILES for group in yaml.safe_load(path.read_text())["groups"])
     return {rule["record"] for group in groups for rule in group["rules"] if "record" in rule}
 
 

@@ -17,6 +17,11 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "collector-config"
 NATIVE = CONFIG / "native"
 
+RULE_FILES = [
+    CONFIG / "rules" / f"{name}.yaml" for name in ("requests", "service-levels", "services", "telemetry")
+]
+"""Those that are shipped; others beside them are an operator's own."""
+
 T = TypeVar("T")
 
 

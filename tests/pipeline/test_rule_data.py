@@ -11,14 +11,14 @@ import yaml
 
 from .back_ends import BackEnds, asking
 from .shop_story import CAUSED, Story
-from .stack_fixture import CONFIG
+from .stack_fixture import RULE_FILES
 from .time_lapse import quickened
 
 pytestmark = pytest.mark.stack
 
 RULES = [
     rule
-    for path in sorted((CONFIG / "rules").glob("*.yaml"))
+    for path in RULE_FILES
     for group in yaml.safe_load(path.read_text())["groups"]
     for rule in group["rules"]
 ]

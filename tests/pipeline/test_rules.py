@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from .stack_fixture import CONFIG, ROOT, binary
+from .stack_fixture import CONFIG, ROOT, RULE_FILES, binary
 
 RULES = CONFIG / "rules"
-RULE_FILES = sorted(RULES.glob("*.yaml"))
 TEST_FILES = sorted((RULES / "tests").glob("*.yaml"))
 SITUATIONS = ("firing", "not firing", "counter reset", "absent series", "zero traffic", "two services")
 DASHBOARDS = {

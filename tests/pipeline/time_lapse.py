@@ -42,7 +42,7 @@ _DURATION: Final = re.compile(
 _EVENTS: Final = re.compile(r"\b(\d+)( \* (?:sum_over_time\(|route:))")
 """`300 * route:…:rate5m` is a number of requests in 300 s."""
 
-QUEUE: Final[Json] = {"queue_size": 100_000, "batch": {"min_size": 20_000, "max_size": 200_000}}
+QUEUE: Final[Json] = {"queue_size": 100_000}
 """Bytes; a queue that the shop's traffic fills within seconds."""
 
 
