@@ -1,9 +1,15 @@
 """Fixtures of all tests; `telemetry` comes from the package's own pytest plugin."""
 
+import signal
+
 import pytest
 
 from sightline import options, service_levels, sla_decorator
 from sightline_processors import report
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in a shell's background job: programs that tests start and interrupt would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _forget_settings():

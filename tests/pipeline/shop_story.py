@@ -148,7 +148,7 @@ class _Telling:
         async with self._ordinary_clients():
             await self._have_twins()
             await self._clients.run_nightly(4)
-            await self._clients.run_nightly(4, failing=True)
+            await self._clients.run_nightly(6, failing=True)
             await self._clients.pay(PAID_BEFORE)
             await self._clients.suffer_in_connections()
             await self._clients.suffer_unseen()

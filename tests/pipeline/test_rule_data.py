@@ -25,6 +25,9 @@ RULES = [
 ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
 RECORDS = sorted({rule["record"] for rule in RULES if "record" in rule})
 
+ELSEWHERE = {'otelcol_processor_filter_spans_filtered_total{filter="filter/unstorable"}'}
+"""Seen in Jaeger by `test_collector_attacks.py`, which sends what Badger cannot store."""
+
 SELECTOR = re.compile(
     r"\bup\{[^}]*\}|\b[a-z][\w:]*(?:\{[^}]*\})?(?=\[)|\b[a-z]\w*[:_][\w:]*\b(?:\{[^}]*\})?(?![\w(\[])"
 )
@@ -63,7 +66,7 @@ def test_every_alert_expression_is_understood_and_looks_at_series_that_exist(
     expr = ALERTS[alert]["expr"]
     back_ends.samples(expr)
     bare = re.sub(r"\b(?:by|on|without) ?\([^)]*\)", " ", expr)
-    selectors = set(SELECTOR.findall(bare))
+    selectors = set(SELECTOR.findall(bare)) - ELSEWHERE
 
     assert selectors
     assert back_ends.without_series(selectors) == []
