@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import yaml
 from benchmarks.collector_load import SPANS_PER_POST, Load
-from benchmarks.collector_process import COLLECTOR, Collector, Sink
+from benchmarks.collector_process import BACKENDS, Collector, Sink
 from benchmarks.processes import cpu_seconds, require_linux
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -197,7 +197,7 @@ def full_queue(folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    if not COLLECTOR.exists():
+    if not BACKENDS.exists():
         sys.exit("collector_cost needs collector-config/native/backends.py")
     try:
         sys.exit(main())

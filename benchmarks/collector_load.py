@@ -122,7 +122,7 @@ def _places(body: bytes, tag: bytes, identity: bytes) -> np.typing.NDArray[np.in
 def _request() -> ExportTraceServiceRequest:
     request = ExportTraceServiceRequest()
     resource_spans = request.resource_spans.add()
-    resource_spans.resource.attributes.extend(_attributes(_RESOURCE))
+    resource_spans.resource.attributes.extend(attributes_of(_RESOURCE))
     scope_spans = resource_spans.scope_spans.add()
     scope_spans.scope.name = "sightline"
     scope_spans.spans.extend(_span(number) for number in range(SPANS_PER_POST))
@@ -135,15 +135,16 @@ def _span(number: int) -> Span:
     span.start_time_unix_nano = end - (1 + number % 97) * 1_000_000
     if number % _DATABASE_SPANS == 0:
         span.name, span.kind, span.parent_span_id = "SELECT orders", Span.SPAN_KIND_CLIENT, b"\x03" * 8
-        span.attributes.extend(_attributes(_DATABASE))
+        span.attributes.extend(attributes_of(_DATABASE))
         return span
     route = _ROUTES[number % len(_ROUTES)]
     span.name, span.kind = f"GET {route}", Span.SPAN_KIND_SERVER
-    span.attributes.extend(_attributes(_SERVER | {"http.route": route}))
+    span.attributes.extend(attributes_of(_SERVER | {"http.route": route}))
     return span
 
 
-def _attributes(values: dict[str, str | int]) -> list[KeyValue]:
+def attributes_of(values: dict[str, str | int]) -> list[KeyValue]:
+    """Returns attributes as OTLP has them."""
     pairs = []
     for key, value in values.items():
         pair = KeyValue(key=key)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from benchmarks.servers import free_ports
+
 ROOT: Final = Path(__file__).resolve().parents[1]
-COLLECTOR: Final = ROOT / "collector-config" / "native" / "backends.py"
+BACKENDS: Final = ROOT / "collector-config" / "native" / "backends.py"
 _HOST: Final = "127.0.0.1"
 _START_SECONDS: Final = 20
 _ARRIVAL_SECONDS: Final = 60
@@ -48,11 +49,11 @@ class Sink:
 
     def spans(self) -> int:
         """Returns how many spans have arrived."""
-        return int(_get(f"http://{self.http}/spans"))
+        return int(get(f"http://{self.http}/spans"))
 
     def stop(self) -> None:
         """Takes no more spans."""
-        _get(f"http://{self.http}/stop")
+        get(f"http://{self.http}/stop")
 
     def wait_for(self, spans: int) -> None:
         """Returns once so many have arrived.
@@ -91,7 +92,7 @@ class Collector:
         Raises:
             RuntimeError: When it does not start; says why.
         """
-        grpc, http, health, metrics = _free_ports(4)
+        grpc, http, health, metrics = free_ports(4)
         environment = {
             "PATH": os.environ["PATH"],
             "PIPELINE_OTLP_GRPC": f"{_HOST}:{grpc}",
@@ -105,7 +106,7 @@ class Collector:
         }
         log = folder / "log"
         with log.open("wb") as output:
-            command = [_binary(), f"--config={file}"]
+            command = [binary("otelcol"), f"--config={file}"]
             process = subprocess.Popen(
                 command, cwd=folder, env=environment | dict(variables), stdout=output, stderr=output
             )
@@ -133,24 +134,17 @@ class Collector:
         return int(status.partition(f"{name}:")[2].split()[0]) * 1024 / 1e6
 
 
-def _binary() -> str:
-    command = [sys.executable, str(COLLECTOR), "path", "otelcol"]
+def binary(name: str) -> str:
+    """Returns the path of a program that is built."""
+    command = [sys.executable, str(BACKENDS), "path", name]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server((_HOST, 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def _wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            _get(url)
+            get(url)
         except OSError:
             time.sleep(0.1)
         else:
@@ -158,7 +152,8 @@ def _wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -
     raise RuntimeError(log.read_text()[-500:])
 
 
-def _get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        body: bytes = answer.read()
-    return body
+def get(url: str) -> str:
+    """Returns what an URL answers."""
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        text: str = answer.read().decode()
+    return text

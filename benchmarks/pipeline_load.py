@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from benchmarks.collector_load import attributes_of
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -133,7 +134,7 @@ def _metrics(number: int, start: float) -> ExportMetricsServiceRequest:
 def _sets() -> Iterator[list[KeyValue]]:
     for route in range(ROUTES):
         for status in _STATUSES:
-            yield _attributes(
+            yield attributes_of(
                 {
                     "http.request.method": "GET",
                     "url.scheme": "http",
@@ -189,7 +190,7 @@ def _trace() -> list[Span]:
     route = f"/orders/{{id}}/part-{random.randrange(ROUTES)}"
     root.name, root.end_time_unix_nano = f"GET {route}", end
     root.start_time_unix_nano = end - (2_000_000_000 if event == 1 else random.randrange(1, 90) * 1_000_000)
-    root.attributes.extend(_attributes(_server(route, correlation, failed=event == 0, slow=event == 1)))
+    root.attributes.extend(attributes_of(_server(route, correlation, failed=event == 0, slow=event == 1)))
     if event == 0:
         root.status.code = Status.STATUS_CODE_ERROR
     return [root, *(_child(root, number, correlation) for number in range(SPANS_PER_TRACE - 1))]
@@ -220,8 +221,8 @@ def _child(root: Span, number: int, correlation: str) -> Span:
     span.end_time_unix_nano = span.start_time_unix_nano + random.randrange(1, 900) * 1_000
     query = number < SPANS_PER_TRACE - 2
     span.name = "SELECT orders" if query else "GET /prices/{id}"
-    span.attributes.extend(_attributes(_query() if query else _call()))
-    span.attributes.extend(_attributes({"sightline.correlation_id": correlation}))
+    span.attributes.extend(attributes_of(_query() if query else _call()))
+    span.attributes.extend(attributes_of({"sightline.correlation_id": correlation}))
     return span
 
 
@@ -258,7 +259,7 @@ def _records() -> ExportLogsServiceRequest:
             record.time_unix_nano = record.observed_time_unix_nano = time.time_ns()
             record.severity_number, record.severity_text = SEVERITY_NUMBER_INFO, "INFO"
             record.body.string_value = text % random.randrange(100_000)
-            record.attributes.extend(_attributes(_place(correlation)))
+            record.attributes.extend(attributes_of(_place(correlation)))
     return request
 
 
@@ -282,16 +283,4 @@ def _resource(instance: str) -> Resource:
         "service.version": "1.4.2",
         "service.name": "shop",
     }
-    return Resource(attributes=_attributes(values))
-
-
-def _attributes(values: dict[str, _Value]) -> list[KeyValue]:
-    pairs = []
-    for key, value in values.items():
-        pair = KeyValue(key=key)
-        if isinstance(value, int):
-            pair.value.int_value = value
-        else:
-            pair.value.string_value = value
-        pairs.append(pair)
-    return pairs
+    return Resource(attributes=attributes_of(values))

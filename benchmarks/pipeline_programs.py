@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from benchmarks.collector_process import Sink
+from benchmarks.collector_process import Sink, binary, get
 from benchmarks.processes import cpu_seconds
-from benchmarks.servers import free_port
+from benchmarks.servers import free_port, free_ports
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 CONFIG: Final = ROOT / "collector-config"
@@ -141,7 +141,7 @@ class Tiers:
         """
         with ExitStack() as places:
             sink = places.enter_context(Sink.started())
-            listens = [f"{_HOST}:{free_port()}" for _ in range(2)]
+            listens = [f"{_HOST}:{port}" for port in free_ports(2)]
             running = [
                 places.enter_context(_collector(folder, f"gateway-{number}", ["gateway.yaml"], variables))
                 for number, variables in enumerate(
@@ -183,7 +183,7 @@ def _agent(address: str, listens: Sequence[str]) -> dict[str, str]:
 def _collector(folder: Path, name: str, files: Sequence[str], variables: dict[str, str]) -> Iterator[Program]:
     place = folder / name
     place.mkdir()
-    health, metrics = free_port(), free_port()
+    health, metrics = free_ports(2)
     environment = {
         "PATH": os.environ["PATH"],
         "PIPELINE_COLLECTOR_HEALTH": f"{_HOST}:{health}",
@@ -191,7 +191,7 @@ def _collector(folder: Path, name: str, files: Sequence[str], variables: dict[st
         "PIPELINE_COLLECTOR_QUEUES": str(place / "queues"),
         **variables,
     }
-    command = [_binary("otelcol"), *(f"--config={CONFIG / file}" for file in files)]
+    command = [binary("otelcol"), *(f"--config={CONFIG / file}" for file in files)]
     log = place / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=place, env=environment, stdout=output, stderr=output)
@@ -201,13 +201,6 @@ def _collector(folder: Path, name: str, files: Sequence[str], variables: dict[st
     finally:
         process.kill()
         process.wait()
-
-
-def get(url: str) -> str:
-    """Returns what an URL answers."""
-    with urllib.request.urlopen(url, timeout=30) as answer:
-        text: str = answer.read().decode()
-    return text
 
 
 def wait_until(question: Callable[[], bool], failure: str, seconds: float = 60.0) -> None:
@@ -254,8 +247,3 @@ def _stack(*arguments: str, jaeger: str) -> str:
 
 def _records(state: Path) -> dict[str, dict[str, str | int]]:
     return {file.stem: json.loads(file.read_text()) for file in (state / "pids").glob("*.json")}
-
-
-def _binary(name: str) -> str:
-    command = [sys.executable, str(NATIVE / "backends.py"), "path", name]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -73,14 +73,13 @@ def _keep_exemplars(
     content: Content,
     values: Sequence[float],
     buckets: Sequence[int],
-    boundaries: Sequence[float],
     plan: Plan,
     sources: Sequence[Any],
     exemplar_of: Callable[[Any], Exemplar],
     more: Mapping[str, AttributeValue],
 ) -> None:
     """Keeps the last exemplar of each bucket; most buckets have one near the end."""
-    missing = set(buckets)
+    missing, boundaries = set(buckets), plan.boundaries or ()
     for index in range(len(values) - 1, -1, -1):
         bucket = bisect_left(boundaries, values[index])
         if bucket in missing:
@@ -160,7 +159,6 @@ class HistogramBuffer:
                             content,
                             values,
                             buckets,
-                            plan.boundaries,
                             plan,
                             sources,
                             exemplar_of,

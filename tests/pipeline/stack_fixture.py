@@ -8,8 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -66,6 +67,26 @@ def eventually(question: Callable[[], T], seconds: float) -> T:
     return answer
 
 
+@contextmanager
+def running_stack(state: Path, *options: str, **variables: str) -> Iterator[dict[str, Any]]:
+    """Runs a stack until the block ends; yields what `up --json` told, `port_offset` and `state_dir` too."""
+    started = run_stack(
+        "up", "--state-dir", state, "--port-offset", "auto", "--fresh", "--json", *options, **variables
+    )
+    if started.returncode:
+        pytest.fail(started.stderr.strip(), pytrace=False)
+    try:
+        yield json.loads(started.stdout)
+    finally:
+        run_stack("down", "--state-dir", state)
+        assert not processes_in(state)
+
+
+def endpoints_of(told: dict[str, Any]) -> dict[str, str]:
+    """Returns the URLs in what `up --json` told, and the other texts."""
+    return {name: value for name, value in told.items() if isinstance(value, str)}
+
+
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Yields the endpoint URLs of a running stack.
@@ -75,11 +96,5 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     state = tmp_path_factory.mktemp("pipeline") / "stack"
     # A caller's own telemetry setting must not reach the programs; test_stack.py looks.
     foreign = {"OTEL_SERVICE_NAME": "caller"}
-    started = run_stack("up", "--state-dir", state, "--port-offset", "auto", "--fresh", "--json", **foreign)
-    if started.returncode:
-        pytest.fail(started.stderr.strip(), pytrace=False)
-    try:
-        yield {name: value for name, value in json.loads(started.stdout).items() if isinstance(value, str)}
-    finally:
-        run_stack("down", "--state-dir", state)
-        assert not processes_in(state)
+    with running_stack(state, **foreign) as told:
+        yield endpoints_of(told)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import socket
 import time
@@ -38,7 +37,7 @@ from .attacked_stack import (
     counting,
     measure_cost,
 )
-from .stack_fixture import eventually, run_stack
+from .stack_fixture import eventually, running_stack
 
 pytestmark = pytest.mark.stack
 
@@ -51,13 +50,8 @@ ALL_SERVED = dict.fromkeys(SIGNALS, True)
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """A stack of its own: an attack fills it with what no other test wants to find."""
     state = tmp_path_factory.mktemp("attacked") / "stack"
-    started = run_stack("up", "--state-dir", state, "--port-offset", "auto", "--fresh", "--json")
-    if started.returncode:
-        pytest.fail(started.stderr.strip(), pytrace=False)
-    try:
-        yield Target(json.loads(started.stdout))
-    finally:
-        run_stack("down", "--state-dir", state)
+    with running_stack(state) as told:
+        yield Target(told)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
+from shop_process import free_port
 
 from . import kubernetes_model
 from .kubernetes_model import BACKENDS, Manifest, lay_out
@@ -95,13 +95,6 @@ def test_certificates_are_for_the_names_of_the_services_and_stay(credentials: Pa
     assert {path.stat().st_mode & 0o077 for path in tmp_path.iterdir()} == {0}
     assert (credentials / "apps-token").read_bytes() != before["apps-token"]
     assert len(before["apps-token"].strip()) == 64
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager

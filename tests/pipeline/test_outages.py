@@ -5,7 +5,6 @@ The tests share one stack of their own and run in this order; each back end is a
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ import yaml
 
 from .outage_load import SIGNALS, Load
 from .outage_programs import Patient, SmallDisk, waiting
-from .stack_fixture import CONFIG, eventually, processes_in, run_stack
+from .stack_fixture import CONFIG, endpoints_of, eventually, running_stack
 
 pytestmark = pytest.mark.stack
 
@@ -38,14 +37,8 @@ Stack = dict[str, str]
 def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Yields the endpoints of a stack that nobody else uses."""
     state = tmp_path_factory.mktemp("outages") / "stack"
-    started = run_stack("up", "--state-dir", state, "--port-offset", "auto", "--fresh", "--json")
-    if started.returncode:
-        pytest.fail(started.stderr.strip(), pytrace=False)
-    try:
-        yield {name: value for name, value in json.loads(started.stdout).items() if isinstance(value, str)}
-    finally:
-        run_stack("down", "--state-dir", state)
-        assert not processes_in(state)
+    with running_stack(state) as told:
+        yield endpoints_of(told)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ On a stack of its own: its programs are killed, restarted and given other variab
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import time
@@ -20,7 +19,7 @@ import stack_programs
 
 from .otlp_payloads import Json, histogram_request, log_request, resource, trace_request
 from .outage_programs import Patient
-from .stack_fixture import CONFIG, binary, eventually, processes_in, run_stack
+from .stack_fixture import CONFIG, binary, endpoints_of, eventually, running_stack
 from .test_telemetry_flow import get, new_ids, send
 
 pytestmark = pytest.mark.stack
@@ -33,14 +32,8 @@ MONITOR = {"lookback": "600000", "step": "15000", "ratePer": "60000", "groupByOp
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The endpoints of a stack that a test may treat badly, as of the fixture `stack`."""
     state = tmp_path_factory.mktemp("storage") / "stack"
-    started = run_stack("up", "--state-dir", state, "--port-offset", "auto", "--fresh", "--json")
-    if started.returncode:
-        pytest.fail(started.stderr.strip(), pytrace=False)
-    try:
-        yield {name: value for name, value in json.loads(started.stdout).items() if isinstance(value, str)}
-    finally:
-        run_stack("down", "--state-dir", state)
-        assert not processes_in(state)
+    with running_stack(state) as told:
+        yield endpoints_of(told)
 
 
 @pytest.fixture(scope="module")

@@ -112,6 +112,9 @@ def test_agent_and_gateway_have_the_blocks_of_one_node() -> None:
     one_node, agent, gateway = load("otelcol.yaml"), load("agent.yaml"), load("gateway.yaml")
 
     assert agent["receivers"] == one_node["receivers"]
+    for tier in (agent, gateway):
+        counted, of_one_node = (each["service"]["telemetry"]["metrics"] for each in (tier, one_node))
+        assert {**counted, "readers": None} == {**of_one_node, "readers": None}
     assert gateway["connectors"]["span_metrics"] == one_node["connectors"]["span_metrics"]
     graph, of_one_node = gateway["connectors"]["service_graph"], one_node["connectors"]["service_graph"]
     assert {**graph, "store": None} == {**of_one_node, "store": None}

@@ -27,7 +27,7 @@ import stack_programs
 import yaml
 
 from .otlp_payloads import Json
-from .stack_fixture import CONFIG, binary, eventually, processes_in, run_stack
+from .stack_fixture import CONFIG, binary, endpoints_of, eventually, running_stack
 from .webhook import Webhook
 
 FACTOR: Final = 30
@@ -139,20 +139,15 @@ def time_lapse(folder: Path) -> Iterator[TimeLapse]:
     """Runs a stack of its own until the block ends."""
     state, webhook = folder / "stack", Webhook()
     children: list[subprocess.Popen[bytes]] = []
-    options = ("--port-offset", "auto", "--fresh", "--json", "--alert-webhook", webhook.url)
-    started = run_stack("up", "--state-dir", state, *options)
     try:
-        assert started.returncode == 0, started.stderr
-        told = json.loads(started.stdout)
-        endpoints = {name: value for name, value in told.items() if isinstance(value, str)}
-        running = TimeLapse(endpoints, stack_programs.Layout(state, told["port_offset"]), webhook, children)
-        running.quicken()
-        running.restart_collector()
-        yield running
+        with running_stack(state, "--alert-webhook", webhook.url) as told:
+            layout = stack_programs.Layout(state, told["port_offset"])
+            running = TimeLapse(endpoints_of(told), layout, webhook, children)
+            running.quicken()
+            running.restart_collector()
+            yield running
     finally:
-        run_stack("down", "--state-dir", state)
         for child in children:
             child.wait(READY_SECONDS)
         webhook.close()
         shutil.rmtree(state / "data", ignore_errors=True)
-        assert not processes_in(state)
