@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,9 @@ TIMEOUT_SECONDS: Final = 560
 
 Outcomes = dict[str, dict[str, str]]
 """Test ID to `outcome` (`passed`, `failed`, `skipped`) and `why`."""
+
+Run = Callable[..., Outcomes]
+"""Takes the name of a run and tests, and runs them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,25 @@ def passed(outcomes: Outcomes) -> frozenset[str]:
 def failed(outcomes: Outcomes) -> frozenset[str]:
     """Returns the tests that failed."""
     return frozenset(test for test, result in outcomes.items() if result["outcome"] == "failed")
+
+
+def broken_tests(ours: Run, without: Run, *everything: str) -> tuple[Outcomes, list[str], list[str]]:
+    """Finds the tests that fail because of ours.
+
+    Args:
+        ours: Runs tests with ours; the first argument names the run.
+        without: The same, without.
+        everything: What to run at first.
+
+    Returns:
+        The outcomes of everything with ours, the tests that failed in it, and those of them that pass without
+        and fail with ours a second time: one that compares times fails now and then on a busy machine.
+    """
+    outcomes = ours("ours", *everything)
+    suspects = sorted(failed(outcomes))
+    fine_without = sorted(passed(without("without", *suspects))) if suspects else []
+    again = failed(ours("again", *fine_without)) if fine_without else frozenset()
+    return outcomes, suspects, sorted(again)
 
 
 def run(python: Path, source: Path, report: Path, *arguments: str, **variables: str) -> Outcomes:

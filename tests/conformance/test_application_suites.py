@@ -7,7 +7,7 @@ same claim as running everything twice, at half of the time.
 from pathlib import Path
 
 import pytest
-from tests.conformance.suites import exceptions, failed, passed, run
+from tests.conformance.suites import Outcomes, broken_tests, exceptions, passed, run
 
 pytestmark = [pytest.mark.conformance, pytest.mark.timeout(600)]
 
@@ -27,12 +27,14 @@ def test_no_test_fails_that_passes_without_sightline(
 ) -> None:
     source, options = sources[suite], OPTIONS[suite]
 
-    switched_on = run(python, source, tmp_path / "on.json", "-p", "switched_on", *options, "tests")
-    captured = sum(int(count.read_text()) for count in tmp_path.glob("on.*.spans"))
-    suspects = sorted(failed(switched_on))
-    switched_off = run(python, source, tmp_path / "off.json", *options, *suspects) if suspects else {}
+    def with_sightline(name: str, *tests: str) -> Outcomes:
+        return run(python, source, tmp_path / f"{name}.json", "-p", "switched_on", *options, *tests)
 
-    broken = failed(switched_on) & passed(switched_off)
+    def without_it(name: str, *tests: str) -> Outcomes:
+        return run(python, source, tmp_path / f"{name}.json", *options, *tests)
+
+    switched_on, suspects, broken = broken_tests(with_sightline, without_it, "tests")
+    captured = sum(int(count.read_text()) for count in tmp_path.glob("ours.*.spans"))
     figures.append(
         f"{suite}: {len(passed(switched_on))} tests pass with Sightline switched on ({captured} requests); "
         f"{len(suspects)} fail, {len(broken)} of them pass without it"
@@ -40,7 +42,7 @@ def test_no_test_fails_that_passes_without_sightline(
     assert len(switched_on) >= LEAST_TESTS[suite]
     assert captured >= LEAST_REQUESTS[suite]
     accepted = exceptions(suite).keys()
-    unexplained = sorted(test for test in broken if _function(test) not in accepted)
+    unexplained = [test for test in broken if _function(test) not in accepted]
     assert not unexplained, "\n".join(f"{test}: {switched_on[test]['why'][:500]}" for test in unexplained)
     stale = accepted - {_function(test) for test in broken}
     assert not stale, f"these reasons are stale: {sorted(stale)}"

@@ -208,8 +208,16 @@ def test_beyond_loopback_nothing_is_taken_without_tls_and_the_right_secret(
             for headers in ({}, {"authorization": right[:-3]}, {"authorization": right})
         ]
     assert codes == [401, 401, 200]
-    assert httpx.post(f"http://{http}/v1/traces", json={}).status_code == 400
+    assert answer_to_clear_text(http) in ("400", "cut off")
     assert [rpc_code(rpc, certificates, each) for each in (right[:-3], right)] == ["UNAUTHENTICATED", "OK"]
+
+
+def answer_to_clear_text(address: str) -> str:
+    """Returns the status; Go closes before it has read the request, which can overtake its answer."""
+    try:
+        return str(httpx.post(f"http://{address}/v1/traces", json={}).status_code)
+    except httpx.TransportError:
+        return "cut off"
 
 
 def rpc_code(address: str, certificates: Certificates, authorization: str) -> str:
