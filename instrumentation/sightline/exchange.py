@@ -4,6 +4,7 @@
 """
 
 from abc import ABC, abstractmethod
+from binascii import hexlify
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter_ns, time_ns
 from typing import Any, Final
@@ -108,8 +109,8 @@ class Exchange(ABC):
         self.span = span
         if type(span) is ServerSpan and span._built is None and not brings:  # noqa: SLF001
             identity = span.correlation_bytes
-        elif type(span) is NonRecordingSpan and not brings and span._context[0]:  # noqa: SLF001
-            identity = b"%032x" % span._context[0]  # noqa: SLF001
+        elif type(span) is NonRecordingSpan and not brings and span._context[5]:  # noqa: SLF001  a valid one
+            identity = hexlify(span._context[0].to_bytes(16, "big"))  # noqa: SLF001
         else:
             identity = self._identify(span, headers, by_name)
         self._correlation_bytes = identity

@@ -93,17 +93,20 @@ class HttpExchange(Exchange):
                             self._complete(size)
                         except Exception as error:  # noqa: BLE001  fail open: the response is sent
                             report("stop", _NOT_FINISHED, error=error)
-                        return self._send(message)
+                        send = self._send  # before the call: as a method it is looked up the long way
+                        return send(message)
                 is_last = self._body(message)
             elif kind == "http.response.start":
                 message = self._with_correlation_header(message)
                 status = self._status_code = int(message["status"])
-                if self._shared.has_access_log:
+                shared = self._shared
+                if shared.has_access_log:
                     self._tell_access_log(status)
                 # Not where an `except` block that may raise again sends a 5xx, and not where more is to come.
-                if status < SERVER_ERROR and self._shared.is_plain and "trailers" not in message:
+                if status < SERVER_ERROR and shared.is_plain and "trailers" not in message:
                     self._ends_early = True
-                    return self._send(message)
+                    send = self._send
+                    return send(message)
                 self._look_at_start(message)
                 is_last = False
             else:
@@ -221,27 +224,24 @@ class HttpExchange(Exchange):
     def _complete(self, response_bytes: int) -> None:
         """Ends a request whose whole response is about to be sent: `_end`, without what is not so then."""
         span = self.span
-        if type(span) is not ServerSpan and type(span) is not NonRecordingSpan:
-            self._response_bytes = response_bytes
-            self._end(COMPLETED)
-            return
         self.is_over = True
         shared = self._shared
         duration_ns = perf_counter_ns() - self._clock_started_ns
         ended_unix_ns = self._started_unix_ns + duration_ns
         ending = shared.ending(self.scope, self._status_code, COMPLETED, None, self._flags)
-        if duration_ns > ending.watched_over_ns:
+        is_held_back = False
+        if type(span) is ServerSpan and duration_ns <= ending.watched_over_ns:
+            if span._built is None and span._end_time is None and span._direct is not None:  # noqa: SLF001
+                span._end_time = ended_unix_ns  # noqa: SLF001  `finish`, without its call
+                span._ending = ending  # noqa: SLF001
+                is_held_back = True
+            else:
+                is_held_back = span.finish(ending, NO_ATTRIBUTES, None, ended_unix_ns)
+        elif type(span) is not NonRecordingSpan or duration_ns > ending.watched_over_ns:
             self._response_bytes = response_bytes
             self._clock_stopped_ns = self._clock_started_ns + duration_ns
             self._end(COMPLETED)
             return
-        if type(span) is not ServerSpan:
-            is_held_back = False
-        elif span._built is None and span._end_time is None and span._direct is not None:  # noqa: SLF001
-            span._end_time, span._ending = ended_unix_ns, ending  # noqa: SLF001  `finish`, without its call
-            is_held_back = True
-        else:
-            is_held_back = span.finish(ending, NO_ATTRIBUTES, None, ended_unix_ns)
         measurement = (
             ending, duration_ns, self._request_bytes, response_bytes, span, ended_unix_ns, is_held_back
         )  # fmt: skip

@@ -49,8 +49,7 @@ async def serve(  # noqa: C901, PLR0912  the way of every request, in one piece:
     ):
         await _serve_uncaptured(self, scope, receive, send)
         return
-    if FASTAPI_MARKER not in scope:
-        scope[FASTAPI_MARKER] = None
+    scope.setdefault(FASTAPI_MARKER)
     recorder = middleware._recorder  # noqa: SLF001
     current = get_current()
     try:
@@ -72,8 +71,9 @@ async def serve(  # noqa: C901, PLR0912  the way of every request, in one piece:
     context = exchange.context
     scope[SCOPE_EXCHANGE] = exchange
     token = attach(context)
+    app = middleware.app  # before the call: as a method it is looked up the long way
     try:
-        await middleware.app(scope, exchange.receive, exchange)
+        await app(scope, exchange.receive, exchange)
     except BaseException as error:
         if isinstance(error, Exception):
             remember_context(error, context)

@@ -99,18 +99,13 @@ class RequestRecording:
         durations, request_sizes, response_sizes = self._buffers
         more = measurements[0][0].exemplar_attributes if is_traced else None
         durations.add(seconds, measurements, exemplar_of, more)
-        for buffer, sizes in (
-            (request_sizes, [each[2] for each in measurements]),
-            (response_sizes, self._response_sizes(measurements)),
-        ):
+        _, _, of_requests, of_responses, *_ = zip(*measurements, strict=True)
+        if not self._sizes_are_known:
+            of_responses = tuple(self._response_size(each) for each in measurements)
+        for buffer, sizes in ((request_sizes, of_requests), (response_sizes, of_responses)):
             known, sources = _known(sizes, measurements)
             if known:
                 buffer.add(known, sources, exemplar_of, more)
-
-    def _response_sizes(self, measurements: Sequence[Measurement]) -> list[int | None]:
-        if self._sizes_are_known:
-            return [each[3] for each in measurements]  # without a call for each
-        return [self._response_size(each) for each in measurements]
 
     def _response_size(self, measurement: Measurement) -> int | None:
         """Returns the bytes of a response: none of an answer to HEAD, and not known without an answer."""

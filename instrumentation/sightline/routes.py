@@ -79,9 +79,8 @@ def _noting_dispatch(handle: _Handle) -> _Handle:
     @wraps(handle)
     def wrapper(self: Any, scope: Scope, receive: Receive, send: Send) -> Any:
         # A middleware may have copied the scope: the exchange learns which one was dispatched.
-        exchange = scope.get(SCOPE_EXCHANGE)
-        if exchange is not None:
-            exchange.scope = scope
+        if SCOPE_EXCHANGE in scope:
+            scope[SCOPE_EXCHANGE].scope = scope
         return handle(self, scope, receive, send)
 
     return wrapper
@@ -90,10 +89,9 @@ def _noting_dispatch(handle: _Handle) -> _Handle:
 def _noting_route(handle: _Handle) -> _Handle:
     @wraps(handle)
     def wrapper(self: Any, scope: Scope, receive: Receive, send: Send) -> Any:
-        exchange = scope.get(SCOPE_EXCHANGE)
-        if exchange is not None:
-            exchange.scope = scope
-            if scope.get("route") is not self:
+        if SCOPE_EXCHANGE in scope:
+            scope[SCOPE_EXCHANGE].scope = scope
+            if "route" not in scope or scope["route"] is not self:
                 scope[SCOPE_ROUTE] = self
         return handle(self, scope, receive, send)
 

@@ -2,6 +2,7 @@
 
 # ruff: noqa: SLF001  one module with the span that it makes; and the SDK gives no public way to its parts
 
+from binascii import hexlify
 from operator import itemgetter
 from typing import Any, Final
 
@@ -155,7 +156,8 @@ class ServerTracer:
             unsampled._context = own  # all that its constructor does
             return unsampled
         span = _new(ServerSpan)
-        span.correlation_bytes = b"%032x" % trace_id  # until the request turns out to bring one
+        # Until the request turns out to bring one; twice as fast as to format it.
+        span.correlation_bytes = hexlify(trace_id.to_bytes(16, "big"))
         span._parent = parent
         span._own = captured
         span._built = span._ending = span._end_time = None
@@ -220,7 +222,7 @@ class ServerTracer:
         span._ending = span._end_time = None
         span._own = captured
         span._direct = self._direct if sampled and ended is None else None
-        span.correlation_bytes = b"%032x" % trace_id
+        span.correlation_bytes = b"%032x" % trace_id  # a generator of the user's may give what is too big
         span._target = target_of(scope)
         if ended is not None:
             span._record_end_metrics = ended
@@ -254,7 +256,7 @@ class ServerTracer:
             state = NO_STATE
         own = _new_context(SpanContext, (trace_id, span_id, False, flags, state, True))
         span = _new(ServerSpan)
-        span.correlation_bytes = b"%032x" % trace_id
+        span.correlation_bytes = hexlify(trace_id.to_bytes(16, "big"))
         span._parent = parent
         span._own = captured
         span._built = span._ending = span._end_time = span._direct = None

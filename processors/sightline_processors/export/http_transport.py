@@ -25,7 +25,7 @@ from urllib3.util.ssl_ import create_urllib3_context
 from sightline_processors.export import reasons
 from sightline_processors.export.answers import MAX_BODY_BYTES, verdict_of_http
 from sightline_processors.export.reasons import Signal
-from sightline_processors.export.sockets import Answer, Deadline, connect, is_quiet, send
+from sightline_processors.export.sockets import Answer, Deadline, connect, is_quiet, receive, send
 from sightline_processors.export.verdicts import Destination, Retry, Verdict
 
 _PORTS: Final = {"http": 80, "https": 443}
@@ -140,8 +140,12 @@ class HttpTransport:
             send(connection, message, deadline)
         except ConnectionError as error:
             broken = error  # an endpoint may answer, with a refusal, before it has read everything
-        response = _Response(connection, deadline)
         try:
+            first = receive(connection, deadline)
+            acknowledgement = None if broken else _acknowledgement(first)
+            if acknowledgement is not None:
+                return verdict_of_http(self.destination.signal, http.client.OK, *acknowledgement)
+            response = _Response(connection, deadline, first)
             body = response.read_body()
         except (ConnectionError, http.client.HTTPException) as error:
             raise broken or error from None
@@ -184,7 +188,7 @@ class HttpTransport:
         target = f"{host}:{self._port}"
         lines = [f"CONNECT {target} HTTP/1.1", f"host: {target}", *_lines(self._settings.proxy_headers)]
         send(connection, "\r\n".join([*lines, "", ""]).encode("latin-1"), deadline)
-        response = _Response(connection, deadline)
+        response = _Response(connection, deadline, receive(connection, deadline))
         response.begin()
         if response.status != http.client.OK:
             raise ConnectionRefusedError(f"the proxy answered {response.status}")
@@ -193,8 +197,8 @@ class HttpTransport:
 class _Response(http.client.HTTPResponse):
     """Reads one answer by a deadline."""
 
-    def __init__(self, connection: socket.socket, deadline: Deadline) -> None:
-        answer: Any = Answer(connection, deadline)
+    def __init__(self, connection: socket.socket, deadline: Deadline, first: bytes) -> None:
+        answer: Any = Answer(connection, deadline, first)
         super().__init__(answer, method="POST")
 
     def read_body(self) -> bytes:
@@ -209,6 +213,27 @@ class _Response(http.client.HTTPResponse):
         if self.length and len(body) <= MAX_BODY_BYTES:
             raise http.client.IncompleteRead(b"", self.length)
         return body
+
+
+def _acknowledgement(received: bytes) -> tuple[dict[str, str], bytes] | None:
+    """Returns headers and body of a plain 200 that is here as a whole; None for whatever else it may be.
+
+    That is what a collector answers to nearly every request, and `http.client` takes 0.4 ms of the requests'
+    time to read it; it reads all other answers.
+    """
+    head, _, body = received.partition(b"\r\n\r\n")
+    status, *lines = head.decode("latin-1").split("\r\n")
+    fields = [line.partition(":") for line in lines]
+    headers = {name.lower(): value.strip(" \t") for name, _, value in fields}
+    if (
+        status.startswith("HTTP/1.1 200 ")
+        and len(headers) == len(lines)
+        and all(name.isascii() and name.replace("-", "").isalnum() for name in headers)
+        and headers.keys().isdisjoint(("connection", "transfer-encoding"))
+        and headers.get("content-length") == str(len(body))
+    ):
+        return headers, body
+    return None
 
 
 def _head(endpoint: HttpEndpoint, *, is_absolute: bool) -> bytes:

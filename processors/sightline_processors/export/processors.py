@@ -1,6 +1,7 @@
 """What the SDK hands spans and log records to: they are encoded at once and queued, and that is all."""
 
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Any
 
 from opentelemetry.sdk._logs import LogRecordProcessor, ReadWriteLogRecord
@@ -118,7 +119,7 @@ class OtlpSpanProcessor(_Delivery, EncodedSpanProcessor):
 
     def put_all(self, resource: Any, scope: Any, items: Sequence[bytes]) -> None:
         """Queues spans of one tracer that are encoded already; see `put_encoded`."""
-        self._lane.put_all([(resource, scope, item) for item in items])
+        self._lane.put_all(list(zip(repeat(resource), repeat(scope), items)))
 
     def draw_from(self, source: Callable[[], None]) -> Callable[[], None] | None:
         """Asks a source for what it holds back, whenever spans are sent; see the base class."""

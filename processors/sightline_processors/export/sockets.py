@@ -1,12 +1,9 @@
 """Sockets of which every operation ends by one deadline, whatever the other side does."""
 
 import io
-import selectors
 import socket
 import time
-from typing import Any, Final
-
-_CHUNK_BYTES: Final = 256 * 1024
+from typing import Any
 
 
 class Deadline:
@@ -73,17 +70,29 @@ def send(connection: socket.socket, data: bytes, deadline: Deadline) -> None:
     rest = memoryview(data)
     while rest:
         connection.settimeout(deadline.left())
-        rest = rest[connection.send(rest[:_CHUNK_BYTES]) :]
+        rest = rest[connection.send(rest) :]
 
 
 def is_quiet(connection: socket.socket) -> bool:
     """Tells whether a connection that waits has neither been closed by the other side nor said anything."""
     try:
-        with selectors.DefaultSelector() as selector:
-            selector.register(connection, selectors.EVENT_READ)
-            return not selector.select(0)
-    except (OSError, ValueError):
+        connection.settimeout(0)
+        socket.socket.recv(connection, 1, socket.MSG_PEEK)  # of a TLS connection, what is below TLS
+    except BlockingIOError:
+        return True
+    except OSError:
         return False
+    return False
+
+
+def receive(connection: socket.socket, deadline: Deadline) -> bytes:
+    """Returns the next bytes, `io.DEFAULT_BUFFER_SIZE` at most; none where the other side has ended.
+
+    Raises:
+        OSError: When the connection breaks or the deadline passes.
+    """
+    connection.settimeout(deadline.left())
+    return connection.recv(io.DEFAULT_BUFFER_SIZE)
 
 
 class Answer:
@@ -92,10 +101,11 @@ class Answer:
     Args:
         connection: Where the answer comes from; stays open.
         deadline: Of the attempt.
+        first: What has been received of it.
     """
 
-    def __init__(self, connection: socket.socket, deadline: Deadline) -> None:
-        self._reader = _Reader(connection, deadline)
+    def __init__(self, connection: socket.socket, deadline: Deadline, first: bytes) -> None:
+        self._reader = _Reader(connection, deadline, first)
 
     def makefile(self, *_: Any) -> io.BufferedReader:
         """Returns the stream of the answer."""
@@ -103,14 +113,18 @@ class Answer:
 
 
 class _Reader(io.RawIOBase):
-    def __init__(self, connection: socket.socket, deadline: Deadline) -> None:
+    def __init__(self, connection: socket.socket, deadline: Deadline, first: bytes) -> None:
         super().__init__()
         self._connection = connection
         self._deadline = deadline
+        self._first: bytes | None = first
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._connection.settimeout(self._deadline.left())
-        return self._connection.recv_into(buffer)
+        received = receive(self._connection, self._deadline) if self._first is None else self._first
+        taken = received[: len(buffer)]
+        buffer[: len(taken)] = taken
+        self._first = received[len(taken) :] or None
+        return len(taken)
