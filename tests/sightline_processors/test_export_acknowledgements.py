@@ -53,7 +53,7 @@ class Received:
 
 def read_by_http_client(received):
     """Returns status, headers, body, and whether the connection can be kept."""
-    response = http.client.HTTPResponse(Received(received), method="POST")
+    response = http.client.HTTPResponse(Received(received), method="POST")  # type: ignore[arg-type]
     response.begin()
     body = response.read()
     headers = {name.lower(): value for name, value in response.headers.items()}

@@ -137,6 +137,25 @@ def test_the_bounds_of_the_stock_processors_hold(adopt):
     assert courier.destination.timeout_seconds == 3.0
 
 
+@pytest.mark.parametrize(
+    ("variables", "items"),
+    [
+        ({}, 1024),
+        ({"OTEL_BSP_MAX_QUEUE_SIZE": "700"}, 350),
+        ({"OTEL_BSP_MAX_QUEUE_SIZE": "100000"}, 1024),
+        ({"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "512"}, 512),
+        ({"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "100"}, 100),
+        ({"OTEL_CONFIG_FILE": "otel.yaml"}, 512),
+    ],
+)
+def test_where_nobody_says_it_1024_spans_leave_at_a_time(adopt, monkeypatch, variables, items):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    processor = BatchSpanProcessor(OTLPSpanExporter("http://127.0.0.1:1/v1/traces"))
+    (courier,) = adopt([processor]).engine.couriers
+    assert courier.lane.limits.batch_items == items
+
+
 def test_the_preferences_of_the_stock_metric_exporter_hold(adopt, monkeypatch):
     stock = OTLPMetricExporter(
         "http://127.0.0.1:1/v1/metrics", preferred_temporality={Counter: AggregationTemporality.DELTA}

@@ -125,7 +125,7 @@ class HttpTransport:
 
     def _post(self, request: bytes, deadline: Deadline) -> Verdict:
         body = _compressed(request, self._settings.compression)
-        message = b"%scontent-length: %d\r\n\r\n%s" % (self._head, len(body), body)
+        message = (b"%scontent-length: %d\r\n\r\n" % (self._head, len(body)), body)  # not a copy of it all
         if self._connection is not None and is_quiet(self._connection):
             try:
                 return self._exchange(self._connection, message, deadline)
@@ -134,7 +134,9 @@ class HttpTransport:
         self.close()
         return self._exchange(self._connect(deadline), message, deadline)
 
-    def _exchange(self, connection: socket.socket, message: bytes, deadline: Deadline) -> Verdict:
+    def _exchange(
+        self, connection: socket.socket, message: tuple[bytes, bytes], deadline: Deadline
+    ) -> Verdict:
         broken: OSError | None = None
         try:
             send(connection, message, deadline)
@@ -187,7 +189,7 @@ class HttpTransport:
         host = f"[{self._address}]" if ":" in self._address else self._address
         target = f"{host}:{self._port}"
         lines = [f"CONNECT {target} HTTP/1.1", f"host: {target}", *_lines(self._settings.proxy_headers)]
-        send(connection, "\r\n".join([*lines, "", ""]).encode("latin-1"), deadline)
+        send(connection, ["\r\n".join([*lines, "", ""]).encode("latin-1")], deadline)
         response = _Response(connection, deadline, receive(connection, deadline))
         response.begin()
         if response.status != http.client.OK:

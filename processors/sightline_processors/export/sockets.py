@@ -2,7 +2,9 @@
 
 import io
 import socket
+import ssl
 import time
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -61,16 +63,26 @@ def connect(host: str, port: int, deadline: Deadline, opened: list[socket.socket
     raise problem
 
 
-def send(connection: socket.socket, data: bytes, deadline: Deadline) -> None:
+def send(connection: socket.socket, parts: Sequence[bytes], deadline: Deadline) -> None:
     """Sends everything, or raises by the deadline.
+
+    Args:
+        connection: Where to.
+        parts: One after the other, without a copy of them as a whole.
+        deadline: Of the attempt.
 
     Raises:
         OSError: When the connection breaks or the deadline passes.
     """
-    rest = memoryview(data)
+    rest = [memoryview(part) for part in parts]
+    is_single = isinstance(connection, ssl.SSLSocket) or not hasattr(connection, "sendmsg")
     while rest:
         connection.settimeout(deadline.left())
-        rest = rest[connection.send(rest) :]
+        sent = connection.send(rest[0]) if is_single else connection.sendmsg(rest)
+        while rest and sent >= len(rest[0]):
+            sent -= len(rest.pop(0))
+        if rest:
+            rest[0] = rest[0][sent:]
 
 
 def is_quiet(connection: socket.socket) -> bool:
