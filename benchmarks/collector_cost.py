@@ -1,6 +1,6 @@
 """What a span costs the shipped collector, beside the example of its documentation.
 
-    python -m benchmarks.collector_cost [--parts] [--full-queue]
+    python -m benchmarks.collector_cost [--small] [--parts] [--full-queue]
 
 Every configuration runs as a process of its own, all at once. Each round posts requests of 512 spans, as
 Sightline sends them, to one after the other, and waits until the sink has counted every span. Compare within
@@ -61,7 +61,8 @@ def main() -> int:
                 print(full_queue(Path(folder)))
             else:
                 cases = _cases(Path(folder), options.also, parts=options.parts)
-                print(table(measure(cases, Path(folder), options.rounds, options.posts)))
+                load = Load(small=options.small)
+                print(table(measure(cases, Path(folder), load, options.rounds, options.posts)))
         except (RuntimeError, OSError) as error:
             sys.exit(f"collector_cost failed: {error}")
     return 0
@@ -75,6 +76,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=10, help="of each configuration (10)")
     parser.add_argument("--posts", type=int, default=100, help="of 512 spans, in each round (100)")
+    parser.add_argument("--small", action="store_true", help="spans of three attributes")
     parser.add_argument("--parts", action="store_true", help="also the profile without each of its parts")
     parser.add_argument("--also", type=Path, action="append", default=[], help="a configuration of your own")
     parser.add_argument(
@@ -137,13 +139,12 @@ def _running(case: Case, folder: Path, places: ExitStack) -> Iterator[Collector]
     yield places.enter_context(Collector.started(case.file, case.variables, folder, sink))
 
 
-def measure(cases: list[Case], folder: Path, rounds: int, posts: int) -> list[tuple[Case, float]]:
+def measure(cases: list[Case], folder: Path, load: Load, rounds: int, posts: int) -> list[tuple[Case, float]]:
     """Returns the cases with their costs, and what memory each collector held at its most, in MB.
 
     Raises:
         RuntimeError: When a span does not arrive at the sink, or a collector does not start.
     """
-    load = Load()
     print(f"{load.bytes_per_span:.0f} bytes per span, {SPANS_PER_POST} spans per post", flush=True)
     with ExitStack() as places:
         running = []
