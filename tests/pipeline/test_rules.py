@@ -93,12 +93,14 @@ def test_every_alert_is_tested_in_the_situation(situation: str) -> None:
     assert tested == set(ALERTS)
 
 
-def test_every_recording_rule_is_tested() -> None:
+@pytest.mark.parametrize("situation", ["two services", "counter reset", "zero traffic", "absent series"])
+def test_every_recording_rule_is_tested_in_the_situation(situation: str) -> None:
     tested = {
         name
         for case in cases()
+        if f": {situation}" in case["name"]
         for test in case.get("promql_expr_test", ())
-        if test.get("exp_samples")
+        if test["exp_samples"] or situation in {"zero traffic", "absent series"}
         for name in metrics_in(test["expr"])
     }
 
