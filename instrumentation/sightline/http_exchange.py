@@ -133,7 +133,7 @@ class HttpExchange(Exchange):
         except OSError:
             self._disconnected = True
             raise
-        if self._clock_stopped_ns is None:
+        if self._clock_stopped_ns is None and not self.is_over:
             try:
                 self._clock_stopped_ns = perf_counter_ns()
                 if self._disconnected:  # a middleware completes what the client no longer receives

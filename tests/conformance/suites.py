@@ -19,6 +19,9 @@ TIMEOUT_SECONDS: Final = 560
 Outcomes = dict[str, dict[str, str]]
 """Test ID to `outcome` (`passed`, `failed`, `skipped`) and `why`."""
 
+MOST_EXCUSED: Final = 2
+"""Tests that may fail in one run with ours and pass in the other, of some thousands."""
+
 Run = Callable[..., Outcomes]
 """Takes the name of a run and tests, and runs them."""
 
@@ -96,6 +99,8 @@ def broken_tests(ours: Run, without: Run, *everything: str) -> tuple[Outcomes, l
     suspects = sorted(failed(outcomes))
     fine_without = sorted(passed(without("without", *suspects))) if suspects else []
     again = failed(ours("again", *fine_without)) if fine_without else frozenset()
+    excused = sorted(set(fine_without) - again)
+    assert len(excused) <= MOST_EXCUSED, f"these fail with ours after all the others: {excused}"
     return outcomes, suspects, sorted(again)
 
 

@@ -222,6 +222,33 @@ def test_an_attempt_can_be_ended_from_another_thread(collector):
     assert time.monotonic() - started < 2
 
 
+def test_an_attempt_that_was_ended_on_a_kept_connection_is_not_made_again(collector):
+    transport = http_transport(collector)
+    assert transport.post(BODY, 5) == Delivered(0)
+    collector.script = [silent]
+    threading.Timer(0.1, transport.abort).start()
+    assert transport.post(BODY, 5).reason == "unreachable"
+    assert (collector.connections, len(collector.requests)) == (1, 2)
+
+
+@pytest.mark.parametrize("secure", [False, True])
+@pytest.mark.parametrize("at", [17, 40, 60, -1])
+def test_an_answer_in_two_parts_is_read_as_a_whole(certificates, secure, at):
+    whole = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\ndate: Sun, 22 Nov 2026 00:00:00 GMT\r\n\r\n"
+
+    def halting(server, connection, request):
+        server.store([str(len(server.requests))])
+        connection.sendall(whole[:at])
+        time.sleep(0.03)
+        connection.sendall(whole[at:])
+
+    with FaultyCollector(then=halting, context=certificates.context() if secure else None) as collector:
+        transport = http_transport(collector, verify=str(certificates.authority))
+        assert [transport.post(BODY, 5) for _ in range(4)] == [Delivered(0)] * 4
+        assert (collector.connections, len(collector.requests)) == (1, 4)
+        transport.close()
+
+
 def test_tls_trusts_the_authority_that_is_named(certificates):
     with FaultyCollector(context=certificates.context()) as collector:
         transport = http_transport(collector, verify=str(certificates.authority))

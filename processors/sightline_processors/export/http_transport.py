@@ -93,9 +93,11 @@ class HttpTransport:
         self._head = _head(endpoint, is_absolute=self._proxy is not None and not self._is_secure)
         self._connection: socket.socket | None = None
         self._opened: list[socket.socket] = []
+        self._is_aborted = False
 
     def forget(self) -> None:
         """Leaves the connection to the process above, in one that was forked from it."""
+        self._is_aborted = False
         self.close()
 
     def close(self) -> None:
@@ -107,10 +109,11 @@ class HttpTransport:
         self._opened = []
 
     def abort(self) -> None:
-        """Ends an attempt that is under way in another thread."""
+        """Ends an attempt that is under way in another thread, for good."""
+        self._is_aborted = True
         for connection in (*self._opened, *filter(None, [self._connection])):
             with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # TLS itself would go on in clear text
 
     def post(self, request: bytes, seconds: float) -> Verdict:
         """Sends one encoded request; returns within the seconds and never raises."""
@@ -130,7 +133,9 @@ class HttpTransport:
             try:
                 return self._exchange(self._connection, message, deadline)
             except ConnectionError:
-                pass  # the other side has closed what was kept: once more, on a new connection
+                if self._is_aborted:
+                    raise
+                # The other side has closed what was kept: once more, on a new connection.
         self.close()
         return self._exchange(self._connect(deadline), message, deadline)
 
@@ -217,20 +222,25 @@ class _Response(http.client.HTTPResponse):
         return body
 
 
+_MOST_HEADERS: Final = 100
+"""More of them `http.client` refuses."""
+
+
 def _acknowledgement(received: bytes) -> tuple[dict[str, str], bytes] | None:
     """Returns headers and body of a plain 200 that is here as a whole; None for whatever else it may be.
 
     That is what a collector answers to nearly every request, and `http.client` takes 0.4 ms of the requests'
     time to read it; it reads all other answers.
     """
-    head, _, body = received.partition(b"\r\n\r\n")
+    head, end, body = received.partition(b"\r\n\r\n")
     status, *lines = head.decode("latin-1").split("\r\n")
     fields = [line.partition(":") for line in lines]
-    headers = {name.lower(): value.strip(" \t") for name, _, value in fields}
+    headers = {name.lower(): value.lstrip(" \t") for name, _, value in fields}
     if (
-        status.startswith("HTTP/1.1 200 ")
-        and len(headers) == len(lines)
-        and all(name.isascii() and name.replace("-", "").isalnum() for name in headers)
+        end
+        and status.startswith("HTTP/1.1 200 ")
+        and head.count(b"\r") == head.count(b"\n") == len(headers) == len(lines) < _MOST_HEADERS
+        and all(colon and name.isascii() and name.replace("-", "").isalnum() for name, colon, _ in fields)
         and headers.keys().isdisjoint(("connection", "transfer-encoding"))
         and headers.get("content-length") == str(len(body))
     ):

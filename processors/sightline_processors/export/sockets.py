@@ -68,14 +68,14 @@ def send(connection: socket.socket, parts: Sequence[bytes], deadline: Deadline) 
 
     Args:
         connection: Where to.
-        parts: One after the other, without a copy of them as a whole.
+        parts: One after the other; without a copy of them as a whole where there is no TLS.
         deadline: Of the attempt.
 
     Raises:
         OSError: When the connection breaks or the deadline passes.
     """
-    rest = [memoryview(part) for part in parts]
     is_single = isinstance(connection, ssl.SSLSocket) or not hasattr(connection, "sendmsg")
+    rest = [memoryview(part) for part in ([b"".join(parts)] if is_single else parts)]
     while rest:
         connection.settimeout(deadline.left())
         sent = connection.send(rest[0]) if is_single else connection.sendmsg(rest)
