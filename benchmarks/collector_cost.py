@@ -57,11 +57,11 @@ def main() -> int:
     options = _options(sys.argv[1:])
     with tempfile.TemporaryDirectory() as folder:
         try:
+            load = Load(small=options.small)
             if options.full_queue:
-                print(full_queue(Path(folder)))
+                print(full_queue(Path(folder), load))
             else:
                 cases = _cases(Path(folder), options.also, parts=options.parts)
-                load = Load(small=options.small)
                 print(table(measure(cases, Path(folder), load, options.rounds, options.posts)))
         except (RuntimeError, OSError) as error:
             sys.exit(f"collector_cost failed: {error}")
@@ -183,9 +183,8 @@ def table(results: Sequence[tuple[Case, float]]) -> str:
     return "\n".join(rows)
 
 
-def full_queue(folder: Path) -> str:
+def full_queue(folder: Path, load: Load) -> str:
     """Returns the memory of the profile while its queue of spans is full and its back end away."""
-    load = Load()
     with Sink.started() as sink:
         sink.stop()
         with Collector.started(PROFILE, RUNTIME, folder, sink) as collector:

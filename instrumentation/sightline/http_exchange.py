@@ -229,19 +229,21 @@ class HttpExchange(Exchange):
         duration_ns = perf_counter_ns() - self._clock_started_ns
         ended_unix_ns = self._started_unix_ns + duration_ns
         ending = shared.ending(self.scope, self._status_code, COMPLETED, None, self._flags)
-        is_held_back = False
-        if type(span) is ServerSpan and duration_ns <= ending.watched_over_ns:
-            if span._built is None and span._end_time is None and span._direct is not None:  # noqa: SLF001
-                span._end_time = ended_unix_ns  # noqa: SLF001  `finish`, without its call
-                span._ending = ending  # noqa: SLF001
-                is_held_back = True
-            else:
-                is_held_back = span.finish(ending, NO_ATTRIBUTES, None, ended_unix_ns)
-        elif type(span) is not NonRecordingSpan or duration_ns > ending.watched_over_ns:
+        if duration_ns > ending.watched_over_ns or not (
+            type(span) is ServerSpan or type(span) is NonRecordingSpan
+        ):
             self._response_bytes = response_bytes
             self._clock_stopped_ns = self._clock_started_ns + duration_ns
             self._end(COMPLETED)
             return
+        if type(span) is not ServerSpan:
+            is_held_back = False
+        elif span._built is None and span._end_time is None and span._direct is not None:  # noqa: SLF001
+            span._end_time = ended_unix_ns  # noqa: SLF001  `finish`, without its call
+            span._ending = ending  # noqa: SLF001
+            is_held_back = True
+        else:
+            is_held_back = span.finish(ending, NO_ATTRIBUTES, None, ended_unix_ns)
         measurement = (
             ending, duration_ns, self._request_bytes, response_bytes, span, ended_unix_ns, is_held_back
         )  # fmt: skip

@@ -94,7 +94,7 @@ def test_an_answer_that_is_not_here_as_a_whole_is_left_to_http_client(before, af
     assert [here for here in range(len(whole)) if _acknowledgement(whole[:here]) is not None] == []
 
 
-def test_most_answers_of_these_tests_are_read_quickly():
+def test_other_headers_around_the_length_are_read_quickly():
     assert _acknowledgement(answer("HTTP/1.1 200 OK", ["Date: Sun"], ["X-A: b"], b"")) is not None
 
 

@@ -29,6 +29,8 @@ from sightline_processors.export.sockets import Answer, Deadline, connect, is_qu
 from sightline_processors.export.verdicts import Destination, Retry, Verdict
 
 _PORTS: Final = {"http": 80, "https": 443}
+_MOST_HEADERS: Final = 100
+"""More of them `http.client` refuses."""
 _COMPONENTS: Final[dict[Signal, str]] = {
     "traces": "otlp_http_span_exporter",
     "metrics": "otlp_http_metric_exporter",
@@ -220,10 +222,6 @@ class _Response(http.client.HTTPResponse):
         if self.length and len(body) <= MAX_BODY_BYTES:
             raise http.client.IncompleteRead(b"", self.length)
         return body
-
-
-_MOST_HEADERS: Final = 100
-"""More of them `http.client` refuses."""
 
 
 def _acknowledgement(received: bytes) -> tuple[dict[str, str], bytes] | None:
