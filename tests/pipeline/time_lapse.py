@@ -104,6 +104,10 @@ class TimeLapse:
         """Returns the labels of the alerts of a name that have ever fired."""
         return self._labels(f'last_over_time(ALERTS{{alertname="{name}",alertstate="firing"}}[1h])')
 
+    def has(self, expr: str) -> bool:
+        """Tells whether an expression finds series now."""
+        return bool(self._labels(expr))
+
     def _labels(self, expr: str) -> list[dict[str, str]]:
         url = f"{self.endpoints['prometheus']}/api/v1/query"
         found = httpx.get(url, params={"query": expr}, timeout=30).json()["data"]["result"]
