@@ -280,3 +280,65 @@ def test_an_item_may_come_from_a_signal_handler_while_the_lane_is_locked():
     finally:
         signals.signal(signals.SIGUSR1, before)
     assert lane.ledger().accepted == 10
+
+
+class HoldingBack:
+    """A source: holds items back until it is asked, and tells when it gets the first."""
+
+    def __init__(self, lane):
+        self._lane, self._held = lane, []
+        lane.sources += (self.give,)
+
+    def get(self, *entries):
+        first = not self._held
+        self._held += entries
+        if first:
+            self._lane.wake()
+
+    def give(self):
+        held, self._held = self._held, []
+        for each in held:
+            self._lane.put(each)
+
+
+def test_what_a_source_holds_back_is_due_after_the_delay():
+    lane = lane_of(schedule_delay_seconds=5.0)
+    source = HoldingBack(lane)
+    assert lane.due_in(NOW) is None
+    source.get(entry(1))
+    assert lane.due_in(NOW) == 5.0
+    assert lane.due_in(NOW + 4) == 1.0
+    assert lane.due_in(NOW + 5) == 0.0
+    lane.draw()
+    assert numbers(lane.take(NOW + 5).entries) == [1]
+
+
+def test_a_source_with_nothing_to_send_wakes_the_thread_once_in_a_while_and_not_each_time():
+    rings = []
+    lane = lane_of(ring=lambda: rings.append(1), schedule_delay_seconds=5.0)
+    source = HoldingBack(lane)
+    for turn in range(1000):  # requests that are not sampled: what is drawn is no item
+        source.get()
+        now = NOW + turn / 100
+        if lane.due_in(now) == 0.0:
+            lane.draw()
+            assert lane.take(now) is None
+    assert len(rings) == 1
+    lane.draw()
+    lane.take(NOW + 10)
+    assert lane.due_in(NOW + 15) is None  # nothing is held any more: the thread sleeps until it is woken
+    source.get(entry(1))
+    assert len(rings) == 2
+
+
+def test_what_a_source_gets_while_it_is_asked_is_not_forgotten():
+    lane = lane_of(schedule_delay_seconds=5.0)
+    source = HoldingBack(lane)
+    source.get(entry(1))
+    lane.sources = (source.give, lambda: source.get(entry(2)))
+    lane.draw()
+    batch = lane.take(NOW)
+    assert numbers(batch.entries) == [1]
+    lane.acknowledge(batch, 0)
+    assert lane.due_in(NOW) == 5.0
+    assert lane.due_in(NOW + 5) == 0.0  # entry 2 is still held back

@@ -60,11 +60,7 @@ class Courier:
 
     def due_in(self) -> float | None:
         """Returns the seconds until a batch is to be sent; None when nothing waits."""
-        self.lane.draw()
         wait = self.lane.due_in(time.monotonic())
-        if wait is None and self.lane.sources:
-            self.lane.draw()  # once more: from now on a source that gets something wakes the thread
-            wait = self.lane.due_in(time.monotonic())
         return _PAUSE_SECONDS if wait == 0 and self.sending.locked() else wait
 
     def send(self) -> None:
@@ -84,7 +80,8 @@ class Courier:
         Args:
             until: When the attempt must be over (`time.monotonic`), whatever the endpoint does.
         """
-        self.lane.draw()
+        if not self.lane.is_full:
+            self.lane.draw()
         now = time.monotonic()
         batch = self.lane.take(now)
         if batch is None:

@@ -27,9 +27,9 @@ class Lane:
     """
 
     __slots__ = (
-        "_asleep", "_called", "_collections", "_due_at", "_left", "_ring", "acknowledged", "append",
-        "attention", "batch", "byte_limit", "dropped", "failed", "is_closed", "items", "limits", "lock",
-        "losses", "processed", "queued_bytes", "recovered", "signal", "sources", "spooled",
+        "_asleep", "_called", "_collections", "_due_at", "_is_held_back", "_left", "_ring", "acknowledged",
+        "append", "attention", "batch", "byte_limit", "dropped", "failed", "is_closed", "items", "limits",
+        "lock", "losses", "processed", "queued_bytes", "recovered", "signal", "sources", "spooled",
     )  # fmt: skip
 
     def __init__(self, signal: Signal, limits: Limits, ring: Callable[[], None]) -> None:
@@ -55,6 +55,7 @@ class Lane:
         self._left = 0
         self._due_at: float | None = None
         self._asleep, self._called = True, False
+        self._is_held_back = False
         self._set_attention()
 
     def put(self, entry: Entry) -> None:
@@ -86,7 +87,7 @@ class Lane:
             elif len(entry[2]) > self.byte_limit:
                 self._withdraw(entry, reasons.TOO_LARGE)
             self._make_room()
-            is_full = len(self.items) >= self.limits.batch_items
+            is_full = self.is_full
             wakes = not self.is_closed and (self._asleep or (is_full and not self._called))
             self._asleep = False
             self._called = self._called or is_full
@@ -96,12 +97,15 @@ class Lane:
 
     def draw(self) -> None:
         """Has the sources put what they hold back; not with the lock held, which they need for it."""
+        with self.lock:
+            self._is_held_back = False  # before they are asked: what one gets from now on, it tells
         for source in self.sources:
             source()
 
     def wake(self) -> None:
-        """Is told by a source that it holds something: the sending thread will draw it."""
+        """Is told by a source that it holds something: the sending thread will draw it, when it is due."""
         with self.lock:
+            self._is_held_back = True
             wakes = self._asleep and not self.is_closed
             if wakes:
                 self._asleep = False
@@ -119,26 +123,32 @@ class Lane:
     def due_in(self, now: float) -> float | None:
         """Returns the seconds until the next batch is to be sent; None when nothing waits.
 
-        In the last case the next entry wakes the sending thread.
+        In the last case the next entry wakes the sending thread, and so does a source that gets something.
         """
         with self.lock:
             if self.batch is not None:
                 return max(0.0, self.batch.retry_at - now)
-            if len(self.items) >= self.limits.batch_items:
+            if self.is_full:
                 return 0.0
             if self._due_at is not None and now < self._due_at:
                 return self._due_at - now
-            if self._due_at is not None and self.items:
+            if self._due_at is not None and (self.items or self._is_held_back):
                 return 0.0
             self._asleep = True
             self._set_attention()
-            if not self.items:  # looked at after the attention was set, so that no entry is missed
+            # Looked at after the attention was set, so that no entry is missed.
+            if not (self.items or self._is_held_back):
                 self._due_at = None
                 return None
             self._asleep = False
             self._set_attention()
             self._due_at = now + self.limits.schedule_delay_seconds
             return self.limits.schedule_delay_seconds
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the queue holds a whole batch."""
+        return len(self.items) >= self.limits.batch_items
 
     def take(self, now: float) -> Batch | None:
         """Returns the batch to send now, the one that was tried before if there is one, and marks it so."""
