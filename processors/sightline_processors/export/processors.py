@@ -1,4 +1,4 @@
-"""What the SDK hands spans and log records to: they are encoded at once and queued, and that is all."""
+"""What the SDK hands spans and log records to: they are encoded and queued, and that is all."""
 
 from collections.abc import Callable, Sequence
 from itertools import repeat
@@ -14,6 +14,8 @@ from sightline_processors.export.faults import report_defect
 from sightline_processors.export.limits import Limits
 from sightline_processors.export.reasons import ENCODING, Signal
 from sightline_processors.export.verdicts import Transport
+from sightline_processors.forked_processes import renew_in_children
+from sightline_processors.held_back import HELD_BACK_MASK, MAX_HELD_BACK, HeldBack
 from sightline_processors.otlp.logs import encode_log_record
 from sightline_processors.otlp.spans import encode_span
 from sightline_processors.tracing.delivery import EncodedSpanProcessor
@@ -83,20 +85,54 @@ class OtlpSpanProcessor(_Delivery, EncodedSpanProcessor):
     A span that comes encoded, `put_encoded`, is not rewritten: who encodes it has bounded and redacted it.
     """
 
+    def __init__(
+        self,
+        transport: Transport | None = None,
+        limits: Limits | None = None,
+        engine: Engine | None = None,
+    ) -> None:
+        super().__init__(transport, limits, engine)
+        self._ended: HeldBack[ReadableSpan] = HeldBack(self._encode)
+        self.draw_from(self._ended.drain)
+        renew_in_children(self, OtlpSpanProcessor._forget)
+
+    def _forget(self) -> None:
+        self._ended.forget()
+
     def on_end(self, span: ReadableSpan) -> None:
-        """Encodes a span that is sampled, as the rewriters want it, and queues it."""
+        """Takes a span that is sampled; it is encoded, as the rewriters want it, and queued with others."""
         try:
             context = span.context
-            if context is None or not context.trace_flags.sampled:
+            if context is None or not context.trace_flags & 1:
                 return
-            if self.span_rewriters:
-                span = rewritten(span, self.span_rewriters)
-            item = encode_span(span)
+            ended = self._ended.items
+            ended.append(span)
+            if len(ended) & HELD_BACK_MASK < 2:  # noqa: PLR2004  the first, or one too many
+                self._attend()
         except Exception as error:  # noqa: BLE001  an object that only looks like a span
-            self._lane.count_drop(ENCODING)
-            report_defect(error)
-            return
-        self.put_encoded(span.resource, span.instrumentation_scope, item)
+            self._refuse(error)
+
+    def _attend(self) -> None:
+        if len(self._ended.items) >= MAX_HELD_BACK:
+            self._ended.drain()
+        else:
+            self._lane.wake()
+
+    def _encode(self, spans: Sequence[ReadableSpan]) -> None:
+        """Encodes ended spans and queues them."""
+        entries = []
+        rewriters = self.span_rewriters
+        for span in spans:
+            try:
+                outgoing = rewritten(span, rewriters) if rewriters else span
+                entries.append((outgoing.resource, outgoing.instrumentation_scope, encode_span(outgoing)))
+            except Exception as error:  # noqa: BLE001  likewise
+                self._refuse(error)
+        self._lane.put_all(entries)
+
+    def _refuse(self, error: Exception) -> None:
+        self._lane.count_drop(ENCODING)
+        report_defect(error)
 
     def put_encoded(self, resource: Any, scope: Any, item: bytes) -> None:
         """Queues a span that is encoded already; never blocks, never raises.
