@@ -8,7 +8,6 @@ from typing import Any, Final
 from opentelemetry.context import Context
 from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled
 
-from sightline.current_context import attach, get_current, reset
 from sightline.exchange import Exchange
 from sightline.http_exchange import HttpExchange
 from sightline.logs import remember_context, remember_finished
@@ -19,6 +18,7 @@ from sightline.routes import watch_dispatch
 from sightline.types import ASGIApp, Receive, Scope, Send
 from sightline.websocket_exchange import WebSocketExchange
 from sightline_processors.report import report
+from sightline_processors.tracing.current_context import attach, get_current, reset
 
 FASTAPI_MARKER: Final = "fastapi.telemetry"
 """Scope key by which FastAPI knows that a request is traced and measured already."""

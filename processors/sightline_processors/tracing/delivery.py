@@ -1,6 +1,7 @@
 """Hands spans to the span processors; one that raises is counted and keeps nobody from the others."""
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
@@ -76,9 +77,29 @@ def processors_for(processor: SpanProcessor, kind: SpanKind) -> tuple[SpanProces
     )
 
 
+_MAX_REMEMBERED: Final = 64
+_remembered: dict[int, tuple[tuple[SpanProcessor, ...], bool]] = {}
+"""Processors by identity, and whether they only read; an entry keeps them alive, and so their identity."""
+
+
+def _only_read(processors: tuple[SpanProcessor, ...]) -> bool:
+    """Tells whether all of several processors only read ended spans."""
+    known = _remembered.get(id(processors))
+    if known is not None and known[0] is processors:
+        return known[1]
+    if len(_remembered) >= _MAX_REMEMBERED:
+        _remembered.clear()
+    found = all(isinstance(each, ReadingSpanProcessor) for each in processors)
+    _remembered[id(processors)] = processors, found
+    return found
+
+
 def on_start(processor: SpanProcessor, span: Span, parent_context: Context | None) -> None:
     """Tells each processor that a span has started."""
-    for each in processors_of(processor):
+    processors = processors_of(processor)
+    if _only_read(processors):
+        return
+    for each in processors:
         if not isinstance(each, ReadingSpanProcessor):
             try:
                 each.on_start(span, parent_context=parent_context)
@@ -93,12 +114,10 @@ def on_end(processor: SpanProcessor, span: Span) -> None:
     SDK, or the span itself where it is only read.
     """
     processors = processors_of(processor)
-    on_ending(processors, span)
     ended: ReadableSpan = span
-    for each in processors:
-        if not isinstance(each, ReadingSpanProcessor):
-            ended = span._readable_span()  # noqa: SLF001  the SDK's own way to it
-            break
+    if not _only_read(processors):
+        on_ending(processors, span)
+        ended = span._readable_span()  # noqa: SLF001  the SDK's own way to it
     for each in processors:
         try:  # the lines of `on_ended`, without its call
             each.on_end(ended)

@@ -7,12 +7,13 @@ the tracer and whenever. Samplers, ID generators, limits, links and processors k
 # ruff: noqa: SLF001  the SDK has no public way to the parts of a tracer
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextvars import Token
 from time import time_ns
 from types import FunctionType
 from typing import Any, Final
 
-from opentelemetry.context import Context, attach, detach, get_current
+from opentelemetry.context import Context, detach
 from opentelemetry.sdk import trace as sdk
 from opentelemetry.sdk.trace import Tracer
 from opentelemetry.sdk.trace._tracer_metrics import NoOpTracerMetrics
@@ -33,9 +34,10 @@ from opentelemetry.trace import (
     get_current_span,
 )
 from opentelemetry.trace.propagation import _SPAN_KEY
-from opentelemetry.util._decorator import _agnosticcontextmanager
+from opentelemetry.util._decorator import _AgnosticContextManager
 from opentelemetry.util.types import Attributes
 
+from sightline_processors.tracing.current_context import attach, get_current, reset
 from sightline_processors.tracing.delivery import on_start
 from sightline_processors.tracing.ids import random_bits, span_id_from, trace_id_from
 from sightline_processors.tracing.sampling import (
@@ -54,6 +56,7 @@ NO_STATE: Final = DEFAULT_TRACE_STATE
 
 _DECISIONS: Final = "_sightline_decisions"
 _ID_LIMITS: Final = (1 << 128, 1 << 64)
+_new_context = tuple.__new__
 
 
 def span_context(
@@ -75,7 +78,7 @@ def begin_trace(tracer: Tracer, parent: SpanContext | None) -> tuple[int, int, T
     return parent[0], parent[3] & RANDOM, parent[4]
 
 
-def start_span(  # noqa: C901, PLR0912  the way of every span, in one piece: a call is 2 % of it
+def start_span(  # noqa: C901, PLR0912, PLR0915  the way of every span, in one piece: a call is 2 % of it
     self: Tracer,
     name: str,
     context: Context | None = None,
@@ -103,7 +106,7 @@ def start_span(  # noqa: C901, PLR0912  the way of every span, in one piece: a c
     if not self._tracer_config.is_enabled:
         return NonRecordingSpan(current)
     parent = current if current is not None and current[5] else None  # not valid: a root span
-    sampler, generator = self.sampler, self.id_generator
+    sampler, makes_random_ids = self.sampler, type(self.id_generator) is RandomIdGenerator
     decisions = getattr(self, _DECISIONS, None)
     if decisions is None or decisions.sampler is not sampler:
         decisions = Decisions(sampler)
@@ -113,7 +116,7 @@ def start_span(  # noqa: C901, PLR0912  the way of every span, in one piece: a c
         sampled = decisions.of_child[(2 if parent[2] else 0) + (parent[3] & 1)]
     else:
         sampled = decisions.of_root
-        if type(generator) is RandomIdGenerator:
+        if makes_random_ids:
             trace_id, flags, state = random_bits(128) or 1, RANDOM, NO_STATE
         else:
             trace_id, flags, state = begin_trace(self, None)
@@ -125,7 +128,11 @@ def start_span(  # noqa: C901, PLR0912  the way of every span, in one piece: a c
         sampled, records = is_sampled(result.decision), is_recorded(result.decision)
         attributes = result.attributes
         state = NO_STATE if result.trace_state is None else result.trace_state
-    own = span_context(trace_id, span_id_from(generator), flags | 1 if sampled else flags, state)
+    flags = flags | 1 if sampled else flags
+    if makes_random_ids:  # which are valid
+        own = _new_context(SpanContext, (trace_id, random_bits(64) or 1, False, FLAGS[flags], state, True))
+    else:
+        own = span_context(trace_id, span_id_from(self.id_generator), flags, state)
     ended = None
     if type(self._tracer_metrics) is not NoOpTracerMetrics:
         ended = counted_start(self, parent, sampled=sampled, records=bool(records))
@@ -145,7 +152,52 @@ def start_span(  # noqa: C901, PLR0912  the way of every span, in one piece: a c
     return span
 
 
-@_agnosticcontextmanager
+class _CurrentSpan(_AgnosticContextManager[Span]):
+    """Starts a span for a block, or for each call of a function that it decorates.
+
+    The SDK's is a generator inside another. Source: `use_span`, API 1.45.
+    """
+
+    def __init__(self, tracer: Tracer, arguments: dict[str, Any], *, end_on_exit: bool) -> None:
+        self._tracer = tracer
+        self._arguments = arguments
+        self._end_on_exit = end_on_exit
+        self._token: Token[Context] | None = None
+
+    def __del__(self) -> None:
+        if self._token is not None:  # entered and forgotten, which closes the SDK's generator
+            self.__exit__(None, None, None)
+
+    def _recreate_cm(self) -> "_CurrentSpan":
+        return _CurrentSpan(self._tracer, self._arguments, end_on_exit=self._end_on_exit)
+
+    def __enter__(self) -> Span:
+        span = self._span = self._tracer.start_span(**self._arguments)
+        within = Context(get_current())
+        dict.__setitem__(within, _SPAN_KEY, span)
+        self._token = attach(within)
+        return span
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        token, self._token = self._token, None
+        if token is None:
+            return
+        try:
+            reset(token)
+        except Exception:  # noqa: BLE001  left in another task than entered: `detach` says so
+            detach(token)
+        span = self._span
+        try:
+            if isinstance(error, Exception) and span.is_recording():
+                if self._arguments["record_exception"]:
+                    span.record_exception(error)
+                if self._arguments["set_status_on_exception"]:
+                    span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+        finally:
+            if self._end_on_exit:
+                span.end()
+
+
 def start_as_current_span(
     self: Tracer,
     name: str,
@@ -157,39 +209,19 @@ def start_as_current_span(
     record_exception: bool = True,  # noqa: FBT001, FBT002  the SDK's signature
     set_status_on_exception: bool = True,  # noqa: FBT001, FBT002
     end_on_exit: bool = True,  # noqa: FBT001, FBT002
-) -> Iterator[Span]:
-    """Starts a span and makes it the current one; the contract of the SDK's method.
-
-    One generator, where the SDK has one inside another. Source: `use_span`, API 1.45.
-    """
-    span = self.start_span(
-        name=name,
-        context=context,
-        kind=kind,
-        attributes=attributes,
-        links=links,
-        start_time=start_time,
-        record_exception=record_exception,
-        set_status_on_exception=set_status_on_exception,
-    )
-    try:
-        within = Context(get_current())
-        dict.__setitem__(within, _SPAN_KEY, span)
-        token = attach(within)
-        try:
-            yield span
-        finally:
-            detach(token)
-    except Exception as error:
-        if span.is_recording():
-            if record_exception:
-                span.record_exception(error)
-            if set_status_on_exception:
-                span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
-        raise
-    finally:
-        if end_on_exit:
-            span.end()
+) -> _AgnosticContextManager[Span]:
+    """Starts a span and makes it the current one; the contract of the SDK's method."""
+    arguments = {
+        "name": name,
+        "context": context,
+        "kind": kind,
+        "attributes": attributes,
+        "links": links,
+        "start_time": start_time,
+        "record_exception": record_exception,
+        "set_status_on_exception": set_status_on_exception,
+    }
+    return _CurrentSpan(self, arguments, end_on_exit=end_on_exit)
 
 
 def counted_start(tracer: Tracer, parent: SpanContext | None, *, sampled: bool, records: bool) -> Any:
