@@ -80,8 +80,7 @@ class Courier:
         Args:
             until: When the attempt must be over (`time.monotonic`), whatever the endpoint does.
         """
-        if not self.lane.is_full:
-            self.lane.draw()
+        self.lane.draw()
         now = time.monotonic()
         batch = self.lane.take(now)
         if batch is None:

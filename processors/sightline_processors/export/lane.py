@@ -87,7 +87,7 @@ class Lane:
             elif len(entry[2]) > self.byte_limit:
                 self._withdraw(entry, reasons.TOO_LARGE)
             self._make_room()
-            is_full = self.is_full
+            is_full = len(self.items) >= self.limits.batch_items
             wakes = not self.is_closed and (self._asleep or (is_full and not self._called))
             self._asleep = False
             self._called = self._called or is_full
@@ -128,7 +128,7 @@ class Lane:
         with self.lock:
             if self.batch is not None:
                 return max(0.0, self.batch.retry_at - now)
-            if self.is_full:
+            if len(self.items) >= self.limits.batch_items:
                 return 0.0
             if self._due_at is not None and now < self._due_at:
                 return self._due_at - now
@@ -144,11 +144,6 @@ class Lane:
             self._set_attention()
             self._due_at = now + self.limits.schedule_delay_seconds
             return self.limits.schedule_delay_seconds
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the queue holds a whole batch."""
-        return len(self.items) >= self.limits.batch_items
 
     def take(self, now: float) -> Batch | None:
         """Returns the batch to send now, the one that was tried before if there is one, and marks it so."""
