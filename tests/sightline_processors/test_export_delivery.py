@@ -332,6 +332,31 @@ def test_a_flush_with_nothing_to_send_is_done():
         assert engine.thread_id is None
 
 
+def test_a_flush_delivers_what_a_source_ends_when_it_is_asked():
+    with FaultyCollector() as collector, engine_of() as engine:
+        processor = OtlpSpanProcessor(http_transport(collector), limits(schedule_delay_seconds=60), engine)
+        end_span, ended = span_source(processor), []
+
+        def decide():  # as a sampler does about a trace: its spans come to the processor while it asks
+            if not ended:
+                ended.append(end_span())
+
+        processor.draw_from(decide)
+        assert processor.force_flush(5_000)
+        assert list(collector.stored) == ended
+        assert len(ended) == 1
+
+
+def test_few_spans_do_not_wait_for_others_longer_than_the_delay():
+    with FaultyCollector() as collector, engine_of() as engine:
+        processor = OtlpSpanProcessor(http_transport(collector), limits(schedule_delay_seconds=0.1), engine)
+        end_span = span_source(processor)
+        for turn in range(3):
+            mine = [end_span(), end_span()]
+            assert collector.stored.keys().isdisjoint(mine)
+            assert until(lambda mine=mine: set(mine) <= set(collector.stored), 2), turn
+
+
 def test_a_flush_does_not_need_the_thread(monkeypatch):
     def no_thread(*_):
         raise RuntimeError("can't create new thread at interpreter shutdown")

@@ -161,7 +161,8 @@ class OtlpSpanProcessor(_Delivery, EncodedSpanProcessor):
         """Asks a source for what it holds back, whenever spans are sent; see the base class."""
         lane = self._lane
         if source not in lane.sources:
-            lane.sources += (source,)
+            # It may end spans, which wait in our own list: that is asked last.
+            lane.sources = (source, *lane.sources)
         return lane.wake
 
 

@@ -158,11 +158,12 @@ class _CurrentSpan(_AgnosticContextManager[Span]):
     The SDK's is a generator inside another. Source: `use_span`, API 1.45.
     """
 
+    _token: Token[Context] | None = None
+
     def __init__(self, tracer: Tracer, arguments: dict[str, Any], *, end_on_exit: bool) -> None:
         self._tracer = tracer
         self._arguments = arguments
         self._end_on_exit = end_on_exit
-        self._token: Token[Context] | None = None
 
     def __del__(self) -> None:
         if self._token is not None:  # entered and forgotten, which closes the SDK's generator
