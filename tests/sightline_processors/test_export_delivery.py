@@ -351,10 +351,11 @@ def test_few_spans_do_not_wait_for_others_longer_than_the_delay():
     with FaultyCollector() as collector, engine_of() as engine:
         processor = OtlpSpanProcessor(http_transport(collector), limits(schedule_delay_seconds=0.1), engine)
         end_span = span_source(processor)
-        for turn in range(3):
-            mine = [end_span(), end_span()]
-            assert collector.stored.keys().isdisjoint(mine)
-            assert until(lambda mine=mine: set(mine) <= set(collector.stored), 2), turn
+        mine = [end_span(), end_span()]
+        assert not collector.stored
+        assert until(lambda: set(collector.stored) == set(mine), 2)
+        mine.append(end_span())  # the thread sleeps by now, or will soon
+        assert until(lambda: set(collector.stored) == set(mine), 2)
 
 
 def test_a_flush_does_not_need_the_thread(monkeypatch):
