@@ -15,10 +15,10 @@ from benchmarks.comparisons import Comparison, Part
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.util.types import AnyValue
 
+from sightline.request_metrics import MAX_PENDING
 from sightline.service_levels import Judgement, ServiceLevels
 from sightline_processors.cardinality import guard_instruments
 from sightline_processors.cardinality.limiter import OVERFLOW
-from sightline_processors.held_back import MAX_HELD_BACK
 from sightline_processors.sla.verdict import Verdict
 
 ROUTE: Final = "/items/{item_id}"
@@ -97,7 +97,7 @@ def _durations_ns() -> list[int]:
     """Returns as many durations as are aggregated together: most a few milliseconds, some far longer."""
     generator = random.Random(7)
     return [
-        round(_MEDIAN_NS * math.exp(generator.gauss(0, _SPREAD))) for _ in range(MAX_HELD_BACK)
+        round(_MEDIAN_NS * math.exp(generator.gauss(0, _SPREAD))) for _ in range(MAX_PENDING)
     ]  # the logarithms of durations are about normal
 
 
@@ -114,10 +114,10 @@ def _per_request(
 ) -> Comparison:
     """Returns a comparison whose things are requests, of functions that take them by the batch."""
     return Comparison(
-        without=lambda requests: without(-(-requests // MAX_HELD_BACK)),
-        with_it=lambda requests: with_it(-(-requests // MAX_HELD_BACK)),
+        without=lambda requests: without(-(-requests // MAX_PENDING)),
+        with_it=lambda requests: with_it(-(-requests // MAX_PENDING)),
         fault=fault,
-        items=_BATCHES * MAX_HELD_BACK,
+        items=_BATCHES * MAX_PENDING,
     )
 
 

@@ -27,11 +27,10 @@ from sightline.endings import (
     Ending,
 )
 from sightline.exchange import NO_ATTRIBUTES, Exchange
-from sightline.request_metrics import Measurement
+from sightline.request_metrics import PENDING_MASK, Measurement
 from sightline.saturation import snapshot
 from sightline.server_span import ServerSpan
 from sightline.types import Message
-from sightline_processors.held_back import HELD_BACK_MASK
 from sightline_processors.report import report
 
 _NOT_FINISHED: Final = "could not finish the telemetry of a request"
@@ -251,7 +250,7 @@ class HttpExchange(Exchange):
         if ending.is_buffered:
             pending = shared.pending
             pending.append(measurement)
-            if len(pending) & HELD_BACK_MASK < 2:  # noqa: PLR2004  the first, or one too many
+            if len(pending) & PENDING_MASK < 2:  # noqa: PLR2004  the first, or one too many
                 self._recorder.requests.attend()
         else:
             self._record(measurement)
@@ -284,7 +283,7 @@ class HttpExchange(Exchange):
         )
         if ending.is_buffered:
             shared.pending.append(measurement)
-            if len(shared.pending) & HELD_BACK_MASK < 2:  # noqa: PLR2004  likewise
+            if len(shared.pending) & PENDING_MASK < 2:  # noqa: PLR2004  likewise
                 self._recorder.requests.attend()
         else:
             self._record(measurement)

@@ -6,9 +6,10 @@ place in each reader's collect. Any other provider gets each measurement.
 """
 
 import threading
+from _thread import get_ident
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary, WeakSet, ref
 
 from opentelemetry.context import Context
@@ -32,7 +33,6 @@ from sightline.service_levels import ServiceLevels
 from sightline.types import Attributes
 from sightline_processors.cardinality import observe_overflow
 from sightline_processors.forked_processes import renew_in_children
-from sightline_processors.held_back import MAX_HELD_BACK, HeldBack
 from sightline_processors.histograms import Exemplar, HistogramBuffer, HistogramBuffers
 from sightline_processors.report import report
 from sightline_processors.slo_sampling import SloSampler
@@ -133,7 +133,7 @@ class RequestMetrics:
         active: Counts the requests under way; None where an instrument does.
         counted: The instrument that does.
         recorders: Of the applications that share these; each has a method `look_at_routes()`.
-        pending: Requests that are not yet in a buffer, `MAX_HELD_BACK` at most; the request path appends.
+        pending: Requests that are not yet in a buffer, `MAX_PENDING` at most; the request path appends.
     """
 
     def __init__(self, meter: Meter) -> None:
@@ -161,10 +161,11 @@ class RequestMetrics:
             ),
         )
         self._buffers = HistogramBuffers()
-        self._held_back: HeldBack[Measurement] = HeldBack(self._record)
+        self._lock = threading.Lock()
+        self._draining: int | None = None
         self._sampler: SloSampler | None = None
         self.recorders: WeakSet[Any] = WeakSet()
-        self.pending = self._held_back.items
+        self.pending: list[Measurement] = []
         self._wakes: tuple[Callable[[], None], ...] = ()
         self.active: ActiveRequests | None = None
         self.counted: CountedActiveRequests | None = None
@@ -201,36 +202,53 @@ class RequestMetrics:
         meter = self._meter()
         if meter is not None:
             watch_loop(meter)
-        if len(self.pending) >= MAX_HELD_BACK:
+        if len(self.pending) >= MAX_PENDING:
             self.drain()
-            return
+        else:
+            self._tell()
+
+    def _tell(self) -> None:
         for wake in self._wakes:
             wake()
 
     def drain(self) -> None:
         """Encodes the pending spans and aggregates the requests: by the hundred it costs less for each."""
-        self._held_back.drain()
-
-    def _record(self, taken: Sequence[Measurement]) -> None:
+        if self._draining == get_ident():  # what interrupts it comes back to it
+            return
+        lock = self._lock
+        if not lock.acquire(timeout=LOCK_SECONDS):
+            return
+        self._draining = get_ident()
         try:
-            spans = [measurement[4] for measurement in taken if measurement[6]]
-            if spans:
-                spans[0].hand_over_all(spans)
-            # Of requests that are not sampled none becomes an exemplar, unless every one does.
-            is_traced = self._sampler is not None or any(
-                type(each[4]) is not NonRecordingSpan for each in taken
-            )
-            groups: dict[Ending, list[Measurement]] = defaultdict(list)
-            for measurement in taken:
-                groups[measurement[0]].append(measurement)
-            for ending, measurements in groups.items():
-                if ending.active is not None:
-                    ending.active.ended(len(measurements))
-                seconds = [measurement[1] / 1e9 for measurement in measurements]
-                ending.cell.add(ending.verdict, seconds)
-                ending.recording.add(measurements, seconds, self._exemplar, is_traced=is_traced)
+            self._take()
         except Exception as error:  # noqa: BLE001  fail open: the request goes on
             report("histograms", "could not aggregate the histograms of requests", error=error)
+        finally:
+            self._draining = None
+            lock.release()
+        if self.pending:  # came meanwhile, while the number of them called for nothing
+            self._tell()
+
+    def _take(self) -> None:
+        # Requests may be appended meanwhile, at the end: what is taken from the front stays the same.
+        taken = self.pending[:]
+        if not taken:
+            return
+        del self.pending[: len(taken)]
+        spans = [measurement[4] for measurement in taken if measurement[6]]
+        if spans:
+            spans[0].hand_over_all(spans)
+        # Of requests that are not sampled none becomes an exemplar, unless every one does.
+        is_traced = self._sampler is not None or any(type(each[4]) is not NonRecordingSpan for each in taken)
+        groups: dict[Ending, list[Measurement]] = defaultdict(list)
+        for measurement in taken:
+            groups[measurement[0]].append(measurement)
+        for ending, measurements in groups.items():
+            if ending.active is not None:
+                ending.active.ended(len(measurements))
+            seconds = [measurement[1] / 1e9 for measurement in measurements]
+            ending.cell.add(ending.verdict, seconds)
+            ending.recording.add(measurements, seconds, self._exemplar, is_traced=is_traced)
 
     def follow(self, sampler: object) -> None:
         """Lets exemplars name the requests that a sampler keeps when they have ended."""
@@ -256,10 +274,19 @@ class RequestMetrics:
 
     def forget(self) -> None:
         """Drops what is pending: a forked process has it from its parent, which exports it."""
+        self._lock = threading.Lock()
+        self._draining = None
         for ending, *_ in self.pending:
             if ending.active is not None:
                 ending.active.ended()
-        self._held_back.forget()
+        self.pending.clear()
+
+
+MAX_PENDING: Final = 64
+PENDING_MASK: Final = MAX_PENDING - 1
+"""A number of pending requests that is 0 or 1 under it calls for `attend`."""
+LOCK_SECONDS: Final = 1.0
+"""Longest wait: the holder may be what a signal handler has interrupted."""
 
 
 _shared: "WeakKeyDictionary[Meter, RequestMetrics]" = WeakKeyDictionary()

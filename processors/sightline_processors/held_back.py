@@ -1,54 +1,70 @@
-"""Items that are held back, to be handled by the hundred.
+"""Items that are held back, to be handled many at a time.
 
-What is done for many in one loop costs a third of what it costs beside each request, where code and data have
-left the processor's caches in between. The bound keeps the loop too short to be felt by a request that waits.
+What is done for many in one loop costs less than beside each request, where code and data have left the
+processor's caches in between.
 """
 
+from collections import deque
 from collections.abc import Callable
-from threading import Lock
-from typing import Final, Generic, TypeVar
-
-MAX_HELD_BACK: Final = 64
-"""Items that are handled together at most, but for what other threads add in that moment."""
-
-HELD_BACK_MASK: Final = MAX_HELD_BACK - 1
-"""A number of items that is 0 or 1 under it calls for attention: it is the first, or there are enough."""
-
-LOCK_SECONDS: Final = 1.0
-"""Longest wait: the holder may be what a signal handler has interrupted."""
+from typing import Generic, TypeVar
 
 _Item = TypeVar("_Item")
 
 
 class HeldBack(Generic[_Item]):
-    """Holds items until somebody has them handled; any thread.
+    """Holds items until there are enough, or until somebody asks for them; any thread, without a lock.
+
+    Who appends looks whether somebody knows of the items, and whether there are enough:
+
+        held.items.append(item)
+        if not held.is_told or len(held.items) >= held.enough:
+            held.attend()
+
+    Each item is handled once, by whoever takes it, one at a time: a thread that is stopped or interrupted
+    meanwhile keeps no other item from the others. Of a rewriter, a finalizer or a signal handler, too, that
+    comes in between.
 
     Args:
-        handle: Gets the items in their order, in one thread at a time; must not raise.
+        handle: Gets an item; must not raise.
+        tell: Called when there is something and nobody knows: `drain` is to be called in time.
+        enough: As many are handled at once, by who appends the last of them; at least 1.
 
     Attributes:
-        items: What waits. Who appends looks at their number, `HELD_BACK_MASK`: at the first it tells whoever
-            is to call `drain` in time, and when there are enough it does so itself.
+        items: What waits.
+        is_told: Whether `drain` will be called.
     """
 
-    def __init__(self, handle: Callable[[list[_Item]], None]) -> None:
-        self.items: list[_Item] = []
+    def __init__(self, handle: Callable[[_Item], None], tell: Callable[[], object], enough: int) -> None:
         self._handle = handle
-        self._lock = Lock()
+        self._tell = tell
+        self.enough = enough
+        self.items: deque[_Item] = deque()
+        self.is_told = False
+
+    def attend(self) -> None:
+        """Does what an item calls for that nobody knows of, or that makes them enough."""
+        if len(self.items) >= self.enough:
+            self.drain()
+        else:
+            self._tell_once()
 
     def drain(self) -> None:
-        """Has the items handled that wait."""
-        if not self.items or not self._lock.acquire(timeout=LOCK_SECONDS):
-            return
+        """Has the items handled that wait, without those that come meanwhile."""
+        self.is_told = False  # before the first is taken: what comes from now on tells, or is taken, too
         try:
-            # Others may append meanwhile, at the end: what is taken from the front stays the same.
-            taken = self.items[:]
-            del self.items[: len(taken)]
-            self._handle(taken)
+            for _ in range(len(self.items)):
+                self._handle(self.items.popleft())
+        except IndexError:  # somebody else has taken the others
+            return
         finally:
-            self._lock.release()
+            if self.items and not self.is_told:
+                self._tell_once()
+
+    def _tell_once(self) -> None:
+        self.is_told = True  # before it tells: who appends from now on is known of
+        self._tell()
 
     def forget(self) -> None:
         """Drops the items: a forked process has them from its parent, which handles them."""
-        self._lock = Lock()
         self.items.clear()
+        self.is_told = False

@@ -8,6 +8,7 @@ the number of occurrences that were left out.
 import logging
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 logger = logging.getLogger("sightline")
@@ -45,9 +46,10 @@ def report(kind: str, message: str, *, error: BaseException | None = None) -> No
         left_out, entry.unreported, entry.reported_at = entry.unreported, 0, now
     suffix = f" ({left_out} more since the last line)" if left_out else ""
     cause = f": {type(error).__qualname__}" if error is not None else ""
-    logger.warning("%s%s%s", message, cause, suffix)
-    if error is not None:
-        logger.debug("cause of the previous line", exc_info=error)
+    with suppress(Exception):  # of a filter of the application's own
+        logger.warning("%s%s%s", message, cause, suffix)
+        if error is not None:
+            logger.debug("cause of the previous line", exc_info=error)
 
 
 def warn_once(message: str, *arguments: object) -> None:

@@ -5,6 +5,7 @@ import random
 import threading
 import time
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -39,6 +40,7 @@ from sightline_processors import report
 from sightline_processors.export import (
     Backoff,
     Engine,
+    Ledger,
     Limits,
     OtlpLogRecordProcessor,
     OtlpMetricExporter,
@@ -345,6 +347,91 @@ def test_a_flush_delivers_what_a_source_ends_when_it_is_asked():
         assert processor.force_flush(5_000)
         assert list(collector.stored) == ended
         assert len(ended) == 1
+
+
+def test_a_small_queue_takes_what_a_large_one_would():
+    with FaultyCollector() as collector, engine_of() as engine:
+        bounds = limits(max_items=16, max_batch_items=4, schedule_delay_seconds=60)
+        processor = OtlpSpanProcessor(http_transport(collector), bounds, engine)
+        end_span = span_source(processor)
+        for number in range(1, 41):
+            end_span()
+            assert until(lambda number=number: len(collector.stored) >= number // 4 * 4, 2)  # type: ignore[misc]
+        assert processor.force_flush(5_000)
+        assert engine.ledger("traces") == Ledger("traces", acknowledged=40)
+
+
+def test_the_account_is_whole_while_another_thread_encodes():
+    class Slow:
+        """Is in the middle of the first span until it is let go."""
+
+        def __init__(self):
+            self.reached, self.go_on = threading.Event(), threading.Event()
+
+        def rewrite(self, span):
+            if not self.reached.is_set():
+                self.reached.set()
+                self.go_on.wait(5)
+            return span
+
+    with FaultyCollector() as collector, engine_of() as engine:
+        processor = OtlpSpanProcessor(http_transport(collector), limits(schedule_delay_seconds=60), engine)
+        slow = Slow()
+        processor.span_rewriters = (slow,)
+        end_span = span_source(processor)
+        for _ in range(20):
+            end_span()
+        thread = threading.Thread(target=processor._lane.draw)
+        thread.start()
+        assert slow.reached.wait(5)
+        assert processor.force_flush(5_000)
+        assert len(collector.stored) == 19  # all but the one in the other thread's hands
+        slow.go_on.set()
+        thread.join()
+        assert processor.force_flush(5_000)
+        assert engine.ledger("traces") == Ledger("traces", acknowledged=20)
+
+
+def test_a_logging_filter_that_raises_keeps_no_span_from_being_delivered():
+    def refuse(record):
+        raise RuntimeError("filter")
+
+    logger = logging.getLogger("sightline")
+    no_span: Any = SimpleNamespace(context=SimpleNamespace(trace_flags=1))  # a line about it is logged
+    with FaultyCollector() as collector, engine_of() as engine:
+        processor = OtlpSpanProcessor(http_transport(collector), limits(schedule_delay_seconds=60), engine)
+        end_span = span_source(processor)
+        logger.addFilter(refuse)
+        try:
+            before = end_span()
+            processor.on_end(no_span)
+            after = end_span()
+            assert processor.force_flush(5_000)
+        finally:
+            logger.removeFilter(refuse)
+        assert collector.stored == {before: 1, after: 1}
+        assert engine.ledger("traces").dropped == {"encoding": 1}
+
+
+def test_a_rewriter_may_end_spans_itself():
+    with FaultyCollector() as collector, engine_of() as engine:
+        processor = OtlpSpanProcessor(http_transport(collector), limits(schedule_delay_seconds=60), engine)
+        end_span, ended = span_source(processor), []
+
+        class Tracing:
+            def rewrite(self, span):
+                if len(ended) < 100:
+                    ended.append(end_span())
+                return span
+
+        processor.span_rewriters = (Tracing(),)
+        for _ in range(100):
+            ended.append(end_span())
+        started = time.monotonic()
+        while engine.ledger("traces").acknowledged < len(ended):
+            assert processor.force_flush(5_000)
+            assert time.monotonic() < started + 5
+        assert collector.stored == dict.fromkeys(ended, 1)
 
 
 def test_few_spans_do_not_wait_for_others_longer_than_the_delay():

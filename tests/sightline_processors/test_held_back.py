@@ -1,109 +1,134 @@
-"""Items that are held back: handled together, each once, in one thread at a time; none twice after a fork."""
+"""Items that are held back: each handled once, none forgotten, and nobody keeps the others."""
 
 import threading
 import time
 
-from sightline_processors import held_back
-from sightline_processors.held_back import HELD_BACK_MASK, MAX_HELD_BACK, HeldBack
+import pytest
+
+from sightline_processors.held_back import HeldBack
+
+ENOUGH = 4
 
 
-def test_what_waits_is_handled_together_in_its_order():
+class Holder:
+    """Appends as the owner of the items does, and counts who is told."""
+
+    def __init__(self, handle=None, enough=ENOUGH):
+        self.handled, self.tells = [], 0
+        self.held = HeldBack(handle or self.handled.append, self._tell, enough)
+
+    def _tell(self):
+        self.tells += 1
+
+    def append(self, item):
+        held = self.held
+        held.items.append(item)
+        if not held.is_told or len(held.items) >= held.enough:
+            held.attend()
+
+
+def test_the_first_item_tells_and_the_others_wait_for_enough_of_them():
+    holder = Holder()
+    for number in range(ENOUGH - 1):
+        holder.append(number)
+    assert (holder.handled, holder.tells) == ([], 1)
+    holder.append(ENOUGH - 1)
+    assert (holder.handled, holder.tells) == ([0, 1, 2, 3], 1)
+    holder.append(4)
+    assert (holder.handled, holder.tells) == ([0, 1, 2, 3], 2)
+    holder.held.drain()
+    assert holder.handled == [0, 1, 2, 3, 4]
+
+
+def test_what_comes_while_others_are_handled_waits_and_somebody_knows_of_it():
     handled = []
-    held = HeldBack(handled.append)
-    held.items += [1, 2, 3]
-    held.drain()
-    held.drain()
-    held.items += [4]
-    held.drain()
-    assert handled == [[1, 2, 3], [4]]
+
+    def handle(item):
+        handled.append(item)
+        if item == "early":
+            holder.append("late")
+
+    holder = Holder(handle)
+    holder.append("early")
+    holder.held.drain()
+    assert (handled, list(holder.held.items), holder.held.is_told, holder.tells) == (
+        ["early"],
+        ["late"],
+        True,
+        2,
+    )
 
 
-def test_the_first_item_and_the_one_that_makes_them_enough_call_for_attention():
-    calling = [number for number in range(1, 2 * MAX_HELD_BACK) if number & HELD_BACK_MASK < 2]
-    assert calling == [1, MAX_HELD_BACK, MAX_HELD_BACK + 1]
-
-
-def test_what_comes_while_others_are_handled_waits_for_the_next_time():
+def test_an_interrupted_thread_loses_the_item_in_its_hands_and_no_other():
     handled = []
 
-    def handle(items):
-        handled.append(items)
-        held.items.append("late")
+    def handle(item):
+        if item == 1:
+            raise KeyboardInterrupt
+        handled.append(item)
 
-    held = HeldBack(handle)
-    held.items.append("early")
-    held.drain()
-    assert (handled, held.items) == ([["early"]], ["late"])
+    holder = Holder(handle)
+    holder.held.items.extend(range(3))
+    with pytest.raises(KeyboardInterrupt):
+        holder.held.drain()
+    assert (list(holder.held.items), holder.held.is_told, holder.tells) == ([2], True, 1)
+    holder.held.drain()
+    assert handled == [0, 2]
+
+
+def test_whoever_asks_while_another_thread_is_stopped_gets_the_rest():
+    stopped, go_on = threading.Event(), threading.Event()
+    handled = []
+
+    def handle(item):
+        if item == 0:
+            stopped.set()
+            go_on.wait(5)
+        handled.append(item)
+
+    holder = Holder(handle)
+    holder.held.items.extend(range(3))
+    thread = threading.Thread(target=holder.held.drain)
+    thread.start()
+    stopped.wait(5)
+    holder.held.drain()
+    assert handled == [1, 2]
+    go_on.set()
+    thread.join()
+    assert handled == [1, 2, 0]
 
 
 def test_threads_that_append_and_drain_at_once_have_each_item_handled_once():
-    handled, at_once, most = [], [0], [0]
-
-    def handle(items):
-        at_once[0] += 1
-        most[0] = max(most[0], at_once[0])
-        time.sleep(0)
-        handled.extend(items)
-        at_once[0] -= 1
-
-    held = HeldBack(handle)
+    holder = Holder()
 
     def work(thread):
-        for number in range(2_000):
-            held.items.append((thread, number))
-            if len(held.items) & HELD_BACK_MASK < 2:
-                held.drain()
+        for number in range(5_000):
+            holder.append((thread, number))
 
+    def ask():
+        while not done.is_set():
+            holder.held.drain()
+            time.sleep(0)
+
+    done = threading.Event()
+    asking = threading.Thread(target=ask)
     threads = [threading.Thread(target=work, args=(thread,)) for thread in range(4)]
-    for thread in threads:
+    for thread in (asking, *threads):
         thread.start()
     for thread in threads:
         thread.join()
-    held.drain()
-    assert sorted(handled) == [(thread, number) for thread in range(4) for number in range(2_000)]
-    assert most == [1]
-
-
-def test_whoever_handles_and_is_interrupted_keeps_nobody_for_long(monkeypatch):
-    monkeypatch.setattr(held_back, "LOCK_SECONDS", 0.01)
-    handled = []
-
-    def handle(items):
-        handled.append(items)
-        if len(handled) == 1:  # a signal handler ends a span, too
-            held.items.append("from a handler")
-            held.drain()
-
-    held = HeldBack(handle)
-    held.items.append("first")
-    held.drain()
-    assert handled == [["first"]]
-    held.drain()
-    assert handled == [["first"], ["from a handler"]]
-
-
-def test_a_handler_that_raises_leaves_nothing_locked():
-    def fail(items):
-        raise RuntimeError("not today")
-
-    held = HeldBack(fail)
-    for _ in range(2):
-        held.items.append(1)
-        try:
-            held.drain()
-        except RuntimeError:
-            continue
-        raise AssertionError("it has not been called")
-    assert held.items == []
+    done.set()
+    asking.join()
+    assert not holder.held.items or holder.held.is_told
+    holder.held.drain()
+    assert sorted(holder.handled) == [(thread, number) for thread in range(4) for number in range(5_000)]
 
 
 def test_a_forked_process_has_nothing_of_its_parents():
-    held = HeldBack(lambda items: None)
-    held.items.append(1)
-    held._lock.acquire()  # by a thread that the child does not have
-    held.forget()
-    handled = []
-    held._handle = handled.append
-    held.items.append(2)
-    held.drain()
-    assert handled == [[2]]
+    holder = Holder()
+    holder.append(1)
+    holder.held.forget()
+    holder.append(2)
+    assert holder.tells == 2
+    holder.held.drain()
+    assert holder.handled == [2]

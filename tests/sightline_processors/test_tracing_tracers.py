@@ -27,7 +27,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler, SamplingResult
-from opentelemetry.trace import NonRecordingSpan, get_current_span
+from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, get_current_span
 
 from sightline_processors.report import reported
 from sightline_processors.tracing import make_tracers_fast, restore_tracers
@@ -329,6 +329,17 @@ def test_a_current_span_starts_when_it_is_entered_and_ends_when_it_is_forgotten(
     gc.collect()
 
     assert collector.told == ["start", "ending", "end"]
+
+
+def test_a_current_span_can_be_entered_once_at_a_time():
+    collector = Collector()
+    manager = tracer_with(collector).start_as_current_span("name")
+
+    with manager, pytest.raises(RuntimeError), manager:
+        pass
+
+    assert collector.told == ["start", "ending", "end"]
+    assert get_current_span() is INVALID_SPAN
 
 
 def test_a_tracer_that_starts_spans_its_own_way_is_asked():

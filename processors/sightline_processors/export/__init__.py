@@ -6,7 +6,7 @@
     provider = TracerProvider()
     provider.add_span_processor(OtlpSpanProcessor())
 
-Items are encoded where they end and queued; one thread joins them and posts. Start at `engine`, then `lane`
+Items are encoded in the process and queued; one thread joins them and posts. Start at `engine`, then `lane`
 (what waits), `courier` (what one batch lives through), `answers` (what is delivery and what is not).
 """
 

@@ -72,12 +72,11 @@ class Lane:
     def put_all(self, entries: Sequence[Entry]) -> None:
         """Queues entries like `put`, at a part of the cost where there is room and nobody to wake."""
         size = encoded_size(entries)
-        if self.queued_bytes + size <= self.byte_limit and len(self.items) + len(entries) < self.attention:
-            self.queued_bytes += size
-            self.items.extend(entries)
-            return
-        for entry in entries:
-            self.put(entry)
+        self.queued_bytes += size
+        self.items.extend(entries)
+        if self.queued_bytes > self.byte_limit or len(self.items) >= self.attention:
+            for entry in entries if self.is_closed or size > self.byte_limit else entries[-1:]:
+                self.attend(entry)
 
     def attend(self, entry: Entry) -> None:
         """Does what a new entry calls for: makes room for it, takes it back, wakes the sending thread."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import repeat
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry.sdk._logs import LogRecordProcessor, ReadWriteLogRecord
 from opentelemetry.sdk.resources import Resource
@@ -15,13 +15,16 @@ from sightline_processors.export.limits import Limits
 from sightline_processors.export.reasons import ENCODING, Signal
 from sightline_processors.export.verdicts import Transport
 from sightline_processors.forked_processes import renew_in_children
-from sightline_processors.held_back import HELD_BACK_MASK, MAX_HELD_BACK, HeldBack
+from sightline_processors.held_back import HeldBack
 from sightline_processors.otlp.logs import encode_log_record
 from sightline_processors.otlp.spans import encode_span
 from sightline_processors.tracing.delivery import EncodedSpanProcessor
 from sightline_processors.tracing.rewriting import SpanRewriter, rewritten
 
 _FLUSH_MILLIS = 30_000
+
+ENCODED_AT_ONCE: Final = 32
+"""Spans that wait for each other at most, in number; fewer where a batch is smaller."""
 
 
 class _Delivery:
@@ -80,9 +83,11 @@ class OtlpSpanProcessor(_Delivery, EncodedSpanProcessor):
     _signal: Signal = "traces"
 
     span_rewriters: tuple[SpanRewriter, ...] = ()
-    """Say in this order what becomes of each span that comes to `on_end`; may be replaced at any time.
+    """Say in this order what becomes of each span that comes to `on_end`.
 
-    A span that comes encoded, `put_encoded`, is not rewritten: who encodes it has bounded and redacted it.
+    They are called when spans are encoded, in any thread, without the context in which the span ended. May be
+    replaced at any time; what waits then is for the new ones. A span that comes encoded, `put_encoded`, is
+    not rewritten: who encodes it has bounded and redacted it.
     """
 
     def __init__(
@@ -92,7 +97,8 @@ class OtlpSpanProcessor(_Delivery, EncodedSpanProcessor):
         engine: Engine | None = None,
     ) -> None:
         super().__init__(transport, limits, engine)
-        self._ended: HeldBack[ReadableSpan] = HeldBack(self._encode)
+        enough = min(ENCODED_AT_ONCE, self._lane.limits.batch_items)
+        self._ended: HeldBack[ReadableSpan] = HeldBack(self._encode, self._lane.wake, enough)
         self.draw_from(self._ended.drain)
         renew_in_children(self, OtlpSpanProcessor._forget)
 
@@ -105,30 +111,23 @@ class OtlpSpanProcessor(_Delivery, EncodedSpanProcessor):
             context = span.context
             if context is None or not context.trace_flags & 1:
                 return
-            ended = self._ended.items
-            ended.append(span)
-            if len(ended) & HELD_BACK_MASK < 2:  # noqa: PLR2004  the first, or one too many
-                self._attend()
+            ended = self._ended
+            ended.items.append(span)
+            if not ended.is_told or len(ended.items) >= ended.enough:
+                ended.attend()
         except Exception as error:  # noqa: BLE001  an object that only looks like a span
             self._refuse(error)
 
-    def _attend(self) -> None:
-        if len(self._ended.items) >= MAX_HELD_BACK:
-            self._ended.drain()
-        else:
-            self._lane.wake()
-
-    def _encode(self, spans: Sequence[ReadableSpan]) -> None:
-        """Encodes ended spans and queues them."""
-        entries = []
-        rewriters = self.span_rewriters
-        for span in spans:
-            try:
-                outgoing = rewritten(span, rewriters) if rewriters else span
-                entries.append((outgoing.resource, outgoing.instrumentation_scope, encode_span(outgoing)))
-            except Exception as error:  # noqa: BLE001  likewise
-                self._refuse(error)
-        self._lane.put_all(entries)
+    def _encode(self, span: ReadableSpan) -> None:
+        try:
+            if self.span_rewriters:
+                span = rewritten(span, self.span_rewriters)
+            item = encode_span(span)
+            resource, scope = span.resource, span.instrumentation_scope
+        except Exception as error:  # noqa: BLE001  likewise
+            self._refuse(error)
+            return
+        self.put_encoded(resource, scope, item)
 
     def _refuse(self, error: Exception) -> None:
         self._lane.count_drop(ENCODING)

@@ -1,6 +1,6 @@
 """OTLP protobuf written without a protobuf library: spans and log records to bytes, bytes to requests.
 
-`spans` and `logs` encode one item at the moment it ends, in the thread that ended it; `requests` only joins
+`spans` and `logs` encode one item, a log record at the moment at which it is emitted; `requests` only joins
 such items, in the export thread. What is written parses to the messages of the stock encoder, field by field.
 
 Nothing here raises for what an application puts into telemetry, short of an exhausted stack, and no

@@ -77,29 +77,26 @@ def processors_for(processor: SpanProcessor, kind: SpanKind) -> tuple[SpanProces
     )
 
 
-_MAX_REMEMBERED: Final = 64
-_remembered: dict[int, tuple[tuple[SpanProcessor, ...], bool]] = {}
-"""Processors by identity, and whether they only read; an entry keeps them alive, and so their identity."""
+_ONLY_READ: Final = "_sightline_only_read"
 
 
-def _only_read(processors: tuple[SpanProcessor, ...]) -> bool:
-    """Tells whether all of several processors only read ended spans."""
-    known = _remembered.get(id(processors))
-    if known is not None and known[0] is processors:
-        return known[1]
-    if len(_remembered) >= _MAX_REMEMBERED:
-        _remembered.clear()
-    found = all(isinstance(each, ReadingSpanProcessor) for each in processors)
-    _remembered[id(processors)] = processors, found
-    return found
+def _only_read(processor: SpanProcessor) -> bool:
+    """Tells whether all processors behind the provider's own only read ended spans; remembered there."""
+    if type(processor) is not SynchronousMultiSpanProcessor:
+        return False
+    processors = processor._span_processors  # noqa: SLF001  there is no public way to them
+    known = getattr(processor, _ONLY_READ, None)
+    if known is None or known[0] is not processors:
+        known = processors, all(isinstance(each, ReadingSpanProcessor) for each in processors)
+        setattr(processor, _ONLY_READ, known)
+    return bool(known[1])
 
 
 def on_start(processor: SpanProcessor, span: Span, parent_context: Context | None) -> None:
     """Tells each processor that a span has started."""
-    processors = processors_of(processor)
-    if _only_read(processors):
+    if _only_read(processor):
         return
-    for each in processors:
+    for each in processors_of(processor):
         if not isinstance(each, ReadingSpanProcessor):
             try:
                 each.on_start(span, parent_context=parent_context)
@@ -115,9 +112,10 @@ def on_end(processor: SpanProcessor, span: Span) -> None:
     """
     processors = processors_of(processor)
     ended: ReadableSpan = span
-    if not _only_read(processors):
+    if not _only_read(processor):
         on_ending(processors, span)
-        ended = span._readable_span()  # noqa: SLF001  the SDK's own way to it
+        if not all(isinstance(each, ReadingSpanProcessor) for each in processors):
+            ended = span._readable_span()  # noqa: SLF001  the SDK's own way to it
     for each in processors:
         try:  # the lines of `on_ended`, without its call
             each.on_end(ended)

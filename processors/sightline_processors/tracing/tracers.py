@@ -173,6 +173,8 @@ class _CurrentSpan(_AgnosticContextManager[Span]):
         return _CurrentSpan(self._tracer, self._arguments, end_on_exit=self._end_on_exit)
 
     def __enter__(self) -> Span:
+        if self._token is not None:
+            raise RuntimeError("start_as_current_span() can be entered once at a time")
         span = self._span = self._tracer.start_span(**self._arguments)
         within = Context(get_current())
         dict.__setitem__(within, _SPAN_KEY, span)
