@@ -21,8 +21,7 @@ class HeldBack(Generic[_Item]):
             held.attend()
 
     Each item is handled once, by whoever takes it, one at a time: a thread that is stopped or interrupted
-    meanwhile keeps no other item from the others. Of a rewriter, a finalizer or a signal handler, too, that
-    comes in between.
+    meanwhile keeps no other item from anybody, a finalizer or a signal handler in that thread included.
 
     Args:
         handle: Gets an item; must not raise.
@@ -53,9 +52,11 @@ class HeldBack(Generic[_Item]):
         self.is_told = False  # before the first is taken: what comes from now on tells, or is taken, too
         try:
             for _ in range(len(self.items)):
-                self._handle(self.items.popleft())
-        except IndexError:  # somebody else has taken the others
-            return
+                try:
+                    item = self.items.popleft()
+                except IndexError:  # somebody else has taken the others
+                    break
+                self._handle(item)
         finally:
             if self.items and not self.is_told:
                 self._tell_once()

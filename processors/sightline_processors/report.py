@@ -64,7 +64,8 @@ def warn_once(message: str, *arguments: object) -> None:
         if line in _lines:
             return
         _lines.add(line)
-    logger.warning("%s", line)
+    with suppress(Exception):  # likewise
+        logger.warning("%s", line)
 
 
 def count(kind: str) -> None:

@@ -100,10 +100,7 @@ class OtlpSpanProcessor(_Delivery, EncodedSpanProcessor):
         enough = min(ENCODED_AT_ONCE, self._lane.limits.batch_items)
         self._ended: HeldBack[ReadableSpan] = HeldBack(self._encode, self._lane.wake, enough)
         self.draw_from(self._ended.drain)
-        renew_in_children(self, OtlpSpanProcessor._forget)
-
-    def _forget(self) -> None:
-        self._ended.forget()
+        renew_in_children(self._ended, HeldBack.forget)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Takes a span that is sampled; it is encoded, as the rewriters want it, and queued with others."""

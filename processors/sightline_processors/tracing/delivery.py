@@ -81,14 +81,14 @@ _ONLY_READ: Final = "_sightline_only_read"
 
 
 def _only_read(processor: SpanProcessor) -> bool:
-    """Tells whether all processors behind the provider's own only read ended spans; remembered there."""
-    if type(processor) is not SynchronousMultiSpanProcessor:
-        return False
-    processors = processor._span_processors  # noqa: SLF001  there is no public way to them
-    known = getattr(processor, _ONLY_READ, None)
+    """Tells whether all processors behind the provider's own only read ended spans; remembered by it."""
+    processors = processors_of(processor)
+    remembers = type(processor) is SynchronousMultiSpanProcessor  # others have no tuple that stays the same
+    known = getattr(processor, _ONLY_READ, None) if remembers else None
     if known is None or known[0] is not processors:
         known = processors, all(isinstance(each, ReadingSpanProcessor) for each in processors)
-        setattr(processor, _ONLY_READ, known)
+        if remembers:
+            setattr(processor, _ONLY_READ, known)
     return bool(known[1])
 
 
@@ -114,8 +114,7 @@ def on_end(processor: SpanProcessor, span: Span) -> None:
     ended: ReadableSpan = span
     if not _only_read(processor):
         on_ending(processors, span)
-        if not all(isinstance(each, ReadingSpanProcessor) for each in processors):
-            ended = span._readable_span()  # noqa: SLF001  the SDK's own way to it
+        ended = span._readable_span()  # noqa: SLF001  the SDK's own way to it
     for each in processors:
         try:  # the lines of `on_ended`, without its call
             each.on_end(ended)
