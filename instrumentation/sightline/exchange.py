@@ -4,7 +4,6 @@
 """
 
 from abc import ABC, abstractmethod
-from binascii import hexlify
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter_ns, time_ns
 from typing import Any, Final
@@ -21,16 +20,16 @@ from opentelemetry.trace import (
     StatusCode,
     TraceFlags,
 )
-from opentelemetry.trace.propagation import _SPAN_KEY as SPAN_KEY
 
 from sightline import correlation, exceptions, names
 from sightline.attributes import full_url
-from sightline.correlation import CONTEXT_KEY as CORRELATION_KEY
 from sightline.endings import EXCLUDED, Ending
-from sightline.options import OPTIONS_KEY, CaptureOptions
+from sightline.options import CaptureOptions
 from sightline.recorder import Recorder
+from sightline.request_context import request_context
 from sightline.request_facts import RequestFacts, connection_of, facts_of
-from sightline.server_span import ServerSpan
+from sightline.server_span import ServerSpan, target_of
+from sightline.server_tracer import requested
 from sightline.types import Attributes, Message, RawHeader, Receive, Scope, Send, ServerRequestHook
 from sightline_processors.report import report
 from sightline_processors.tracing.ids import random_span_id, random_trace_id
@@ -71,13 +70,16 @@ class Exchange(ABC):
     _response_attributes: Attributes = NO_ATTRIBUTES
     _queue_seconds: float | None = None
 
+    span: Span
+    context: Context
+    _correlation_bytes: bytes
     _request_bytes: int | None
     _flags: int
 
-    def __init__(
+    def __init__(  # noqa: C901  see below
         self, recorder: Recorder, current: Context, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        # The way of every request: written in one piece, because each call on it is felt in `make bench`.
+        # The way of every request: in one piece, because each call on it is felt in `make bench`.
         started = self._started_unix_ns = time_ns()
         self._clock_started_ns = perf_counter_ns()
         self.scope = scope
@@ -99,27 +101,55 @@ class Exchange(ABC):
         shared = self._shared = facts.shared
         # Most requests bring no trace and no correlation ID.
         brings = not by_name.keys().isdisjoint(recorder.telling_headers)
-        if brings or propagate._HTTP_TEXT_FORMAT is not recorder.w3c_propagator:  # noqa: SLF001
-            current = recorder.extract(headers, by_name, current)
-        span: Span
-        if recorder.is_plain:
-            span = recorder.server_tracer.start(facts, scope, current, started)
+        is_w3c = propagate._HTTP_TEXT_FORMAT is recorder.w3c_propagator  # noqa: SLF001
+        roots = recorder.roots
+        if (
+            roots is not None
+            and not brings
+            and not current
+            and is_w3c
+            and shared.is_usual
+            and roots.tracer.span_processor._span_processors is roots.known  # noqa: SLF001
+            and roots.tracer._tracer_config.is_enabled  # noqa: SLF001
+        ):
+            span: Any
+            try:
+                span, self._correlation_bytes, self.context = roots.ready.pop()
+            except IndexError:
+                span, self._correlation_bytes, self.context = roots.make_ready()
+            self.span = span
+            if roots.are_sampled:
+                span._facts = facts  # noqa: SLF001
+                span._start_time = started  # noqa: SLF001
+                try:
+                    span._target = requested(scope)  # noqa: SLF001
+                except KeyError:  # ASGI does not ask for all of them
+                    span._target = target_of(scope)  # noqa: SLF001
         else:
-            span = self._start_span(facts, headers, current)
-        self.span = span
-        if type(span) is ServerSpan and span._built is None and not brings:  # noqa: SLF001
-            identity = span.correlation_bytes
-        elif type(span) is NonRecordingSpan and not brings and span._context[5]:  # noqa: SLF001  a valid one
-            identity = hexlify(span._context[0].to_bytes(16, "big"))  # noqa: SLF001
-        else:
-            identity = self._identify(span, headers, by_name)
-        self._correlation_bytes = identity
-        ours = {SPAN_KEY: span, CORRELATION_KEY: identity.decode("ascii"), OPTIONS_KEY: recorder.options}
-        self.context: Context = Context({**current, **ours} if current else ours)
+            if brings or not is_w3c:
+                current = recorder.extract(headers, by_name, current)
+            self._start(facts, headers, by_name, current)
         if shared.active is not None:
             shared.active.started += 1
         else:
             self._opened()
+
+    def _start(
+        self,
+        facts: RequestFacts,
+        headers: Sequence[RawHeader],
+        by_name: Mapping[bytes, bytes],
+        current: Context,
+    ) -> None:
+        """Starts the span for this one request: for its parent, its correlation ID, or its attributes."""
+        recorder = self._recorder
+        if recorder.is_plain:
+            span = recorder.server_tracer.start(facts, self.scope, current, self._started_unix_ns)
+        else:
+            span = self._start_span(facts, headers, current)
+        self.span = span
+        identity = self._correlation_bytes = self._identify(span, headers, by_name)
+        self.context = request_context(current, span, identity.decode(), recorder.options)
 
     def _start_span(self, facts: RequestFacts, headers: Sequence[RawHeader], current: Context) -> Span:
         """Starts the span where probes are told apart, headers captured or proxies asked for their time."""
@@ -162,6 +192,8 @@ class Exchange(ABC):
         identity = None
         if not by_name.keys().isdisjoint(self._options.correlation_headers):
             identity = self._received_id(headers)
+        if identity is None and type(span) is ServerSpan and span._built is None:  # noqa: SLF001
+            return span.correlation_bytes
         if identity is None:
             identity = b"%032x" % (span.get_span_context().trace_id or random_trace_id())
         if type(span) is ServerSpan and span._built is None:  # noqa: SLF001

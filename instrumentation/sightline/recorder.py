@@ -82,6 +82,7 @@ class Recorder:
         is_settled: Whether there is an SDK; until there is one, it may still come.
         statuses: Keeps the statuses of responses in a closed set.
         server_tracer: Starts the spans of requests.
+        roots: The same, where it has spans ready for requests that bring no trace; None where it cannot.
         requests: The metrics of requests.
         w3c_propagator: The global propagator, if it reads nothing but W3C trace context and baggage.
     """
@@ -107,9 +108,12 @@ class Recorder:
         self.alert_over_ns = round(self.options.settings.slow_request * 1e9)
         self.request_queue = request_queue(meter, self.options.settings.trusted_proxies)
         self.is_plain = self._is_plain()
-        self.server_tracer = (
-            ForeignTracer(self.tracer) if sdk_tracer is None else ServerTracer(sdk_tracer, self.requests)
+        self.server_tracer: ServerTracer | ForeignTracer = (
+            ForeignTracer(self.tracer)
+            if sdk_tracer is None
+            else ServerTracer(sdk_tracer, self.requests, self.options)
         )
+        self.roots = self._roots()
         self.correlation_rejected = meter.create_counter(
             names.CORRELATION_REJECTED,
             unit="{request}",
@@ -159,6 +163,11 @@ class Recorder:
             or self.options.settings.probe_token
         )
 
+    def _roots(self) -> ServerTracer | None:
+        """Returns what makes spans ahead, where nothing of a request decides about its span."""
+        tracer = self.server_tracer
+        return tracer if self.is_plain and isinstance(tracer, ServerTracer) else None
+
     def excludes(self, scope: Scope, by_name: Mapping[bytes, bytes]) -> bool:
         """Tells whether a request is a probe, which no objective judges."""
         token = self.options.settings.probe_token
@@ -170,6 +179,7 @@ class Recorder:
     def renew_objectives(self) -> None:
         """Forgets what follows from objectives that no longer hold."""
         self.is_plain = self._is_plain()
+        self.roots = self._roots()
         self.forget()
         self.learn_routes()
 
