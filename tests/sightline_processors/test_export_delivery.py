@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from opentelemetry import context as otel_context
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from tests.sightline_processors.export_support import (
@@ -48,6 +49,7 @@ from sightline_processors.export import (
     Retry,
     Signal,
 )
+from sightline_processors.otlp.spans import encode_span
 
 HTML = b"<html>Log in</html>"
 
@@ -242,6 +244,66 @@ def test_a_batch_that_cannot_be_joined_is_dropped_and_counted():
         span_source(processor)()
         assert processor.force_flush(1_000)
         assert len(transport.requests) == 1
+
+
+def encoded_spans(count, name="span", size=10):
+    """Returns the numbers of spans and their bytes, with their resource and scope before them."""
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("tests")
+    spans: list[Any] = [tracer.start_span(name, attributes={"text": "x" * size}) for _ in range(count)]
+    for span in spans:
+        span.end()
+    first = spans[0]
+    return first.resource, first.instrumentation_scope, [encode_span(span) for span in spans]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "size", "entries"),
+    [
+        ({"max_items": 2048, "max_batch_items": 512}, 10, 1),
+        ({"max_items": 511, "max_batch_items": 255}, 10, 64),  # a small part of the queue no longer
+        ({"max_items": 2048, "max_batch_items": 63}, 10, 64),  # more than a request takes
+        ({"max_items": 2048, "max_batch_items": 512}, 20_000, 64),  # too many bytes to drop at a time
+    ],
+)
+def test_spans_that_come_together_are_one_entry_where_it_is_a_small_part_of_the_queue(bounds, size, entries):
+    transport = RecordingTransport()
+    with engine_of() as engine:
+        processor = OtlpSpanProcessor(transport, limits(**bounds, schedule_delay_seconds=60), engine)
+        resource, scope, items = encoded_spans(64, size=size)
+        processor.put_all(resource, scope, items)
+        lane = processor.courier.lane
+        assert len(lane.items) == entries or lane.batch is not None
+        assert lane.ledger().pending + lane.ledger().acknowledged == 64
+        assert processor.force_flush(5_000)
+        requests = [ExportTraceServiceRequest.FromString(request) for request in transport.requests]
+        batches = [len(request.resource_spans[0].scope_spans[0].spans) for request in requests]
+        assert sum(batches) == 64
+        assert max(batches) <= lane.limits.batch_items
+        assert engine.ledger("traces") == Ledger("traces", acknowledged=64)
+
+
+def test_spans_that_are_one_entry_are_dropped_together_and_each_is_counted():
+    never = RecordingTransport(*[Retry("unreachable")] * 1000)
+    with engine_of() as engine:
+        processor = OtlpSpanProcessor(
+            never, limits(max_items=512, max_batch_items=256, schedule_delay_seconds=60), engine
+        )
+        resource, scope, items = encoded_spans(64)
+        for _ in range(20):
+            processor.put_all(resource, scope, items)
+        ledger = engine.ledger("traces")
+        assert ledger.accepted == 20 * 64
+        assert 512 - 64 <= ledger.pending <= 512
+        assert ledger.dropped == {"queue_full": 20 * 64 - ledger.pending}
+
+
+def test_spans_that_come_together_after_the_end_are_dropped_and_counted():
+    with engine_of() as engine:
+        processor = OtlpSpanProcessor(RecordingTransport(), limits(max_batch_items=512), engine)
+        processor.shutdown()
+        resource, scope, items = encoded_spans(64)
+        processor.put_all(resource, scope, items)
+        assert engine.ledger("traces").dropped == {"shutdown": 64}
 
 
 def test_log_records_arrive_as_they_were_when_they_were_emitted():

@@ -3,6 +3,7 @@
 import gc
 import signal as signals
 import threading
+import time
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,8 +20,9 @@ def lane_of(signal="traces", ring=lambda: None, **bounds):
     return Lane(signal, limits(**{"max_items": 10, "max_batch_items": BATCH, **bounds}), ring)
 
 
-def entry(number, size=1):
-    return ("resource", "scope", bytes([number % 256]) * size)
+def entry(number, size=1, count=1):
+    """Returns `count` items as one entry."""
+    return ("resource", "scope", bytes([number % 256]) * size, count)
 
 
 def numbers(entries):
@@ -161,10 +163,23 @@ def test_a_closed_lane_drops_and_counts():
     assert lane.ledger().dropped == {"shutdown": 3}
 
 
+def test_items_of_one_entry_are_sent_and_dropped_together():
+    lane = lane_of(max_items=10, max_batch_items=5)
+    for number in range(3):
+        lane.put(entry(number, size=4, count=4))
+    assert lane.ledger() == Ledger("traces", dropped={"queue_full": 4}, queued=8)
+    batch = lane.take(NOW)
+    assert (numbers(batch.entries), batch.count) == ([1], 4)  # two of them are more than a request takes
+    lane.acknowledge(batch, 1)
+    assert lane.ledger() == Ledger(
+        "traces", acknowledged=3, dropped={"queue_full": 4, "rejected": 1}, queued=4
+    )
+
+
 def test_collections_of_metrics_count_as_their_data_points():
     lane = lane_of("metrics", max_items=2, max_batch_items=1)
     for points in (5, 7, 11):
-        lane.put((points, None, b"request"))
+        lane.put((None, None, b"request", points))
     assert lane.ledger() == Ledger("metrics", dropped={"queue_full": 5}, queued=18)
     lane.acknowledge(lane.take(NOW), 3)
     assert lane.ledger() == Ledger(
@@ -188,6 +203,7 @@ def test_everything_before_a_mark_is_settled_when_it_has_left():
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("put"), st.integers(1, 60)),
+        st.tuples(st.just("put_together"), st.integers(1, 6)),
         st.tuples(st.just("take"), st.just(0)),
         st.tuples(st.sampled_from(["acknowledge", "drop", "hand_over", "postpone"]), st.integers(-2, 6)),
         st.tuples(st.just("close"), st.just(0)),
@@ -207,6 +223,9 @@ def test_accepted_is_acknowledged_and_dropped_and_spooled_and_pending_after_any_
         if step == "put":
             lane.put(entry(accepted, size=value))
             accepted += 1
+        elif step == "put_together":
+            lane.put(entry(accepted, size=2 * value, count=value))
+            accepted += value
         elif step == "take":
             taken = lane.take(NOW) or taken
         elif step == "close":
@@ -216,8 +235,10 @@ def test_accepted_is_acknowledged_and_dropped_and_spooled_and_pending_after_any_
             getattr(lane, step)(taken, *argument)
         ledger = lane.ledger()
         assert ledger.accepted == accepted == balance(ledger)
-        under_way = len(lane.batch.entries) if lane.batch else 0
-        assert len(lane.items) + under_way <= max_items
+        assert lane.queued_items == ledger.queued == sum(each[3] for each in lane.items)
+        assert ledger.queued + ledger.in_flight <= max_items
+        if lane.batch and len(lane.batch.entries) > 1:
+            assert lane.batch.count <= lane.limits.batch_items
         assert lane.queued_bytes == sum(len(each[2]) for each in lane.items) + (
             lane.batch.size if lane.batch else 0
         )
@@ -280,6 +301,28 @@ def test_an_item_may_come_from_a_signal_handler_while_the_lane_is_locked():
     finally:
         signals.signal(signals.SIGUSR1, before)
     assert lane.ledger().accepted == 10
+
+
+def test_the_bounds_are_those_of_what_is_queued_however_often_a_signal_interrupts_an_overflow():
+    lane = lane_of(max_items=64, max_batch_items=32)
+    is_busy = []
+
+    def put(*_):
+        if not is_busy:
+            is_busy.append(True)
+            lane.put(entry(1, size=10))
+            is_busy.clear()
+
+    before = signals.signal(signals.SIGALRM, put)
+    signals.setitimer(signals.ITIMER_REAL, 0.0005, 0.0005)
+    try:
+        ends = time.monotonic() + 1.5
+        while time.monotonic() < ends:
+            fill(lane, 1000, size=10)
+    finally:
+        signals.setitimer(signals.ITIMER_REAL, 0)
+        signals.signal(signals.SIGALRM, before)
+    assert (len(lane.items), lane.queued_items, lane.queued_bytes) == (64, 64, 640)
 
 
 class HoldingBack:

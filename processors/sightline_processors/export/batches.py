@@ -6,16 +6,22 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-Entry = tuple[Any, Any, bytes]
-"""Resource, scope and encoded item; of metrics, the number of data points, None and the encoded request."""
+Entry = tuple[Any, Any, bytes, int]
+"""Resource, scope, encoded items, their number; of metrics None, None, encoded request, its data points."""
 
 
 _BYTES_OF: Callable[[Entry], bytes] = itemgetter(2)
+_COUNT_OF: Callable[[Entry], int] = itemgetter(3)
 
 
 def encoded_size(entries: Iterable[Entry]) -> int:
     """Returns the bytes of some entries."""
     return sum(map(len, map(_BYTES_OF, entries)))
+
+
+def item_count(entries: Iterable[Entry]) -> int:
+    """Returns the items (of metrics, data points) of some entries."""
+    return sum(map(_COUNT_OF, entries))
 
 
 @dataclass(slots=True, eq=False)

@@ -1,17 +1,18 @@
 """What one signal has to deliver: a queue bounded in items and bytes, the batch under way, and the account.
 
 Items come in from any thread, from signal handlers, finalizers and forked processes, without a lock: an
-append to a deque, an addition and two comparisons. Everything else happens under a lock that the thread may
-hold already, for microseconds. Items leave at the front only, so the oldest ones go first.
+append to a deque, two additions and two comparisons. Everything else happens under a lock that the thread may
+hold already, for microseconds. Items leave at the front only, so the oldest ones go first. An entry of the
+queue holds one item or several, which are sent, or dropped, together.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from threading import RLock
 
 from sightline_processors.export import reasons
-from sightline_processors.export.batches import Batch, Entry, encoded_size
+from sightline_processors.export.batches import Batch, Entry, encoded_size, item_count
 from sightline_processors.export.ledger import Ledger
 from sightline_processors.export.limits import MAX_REQUEST_BYTES, Limits
 from sightline_processors.export.reasons import Signal
@@ -29,7 +30,8 @@ class Lane:
     __slots__ = (
         "_asleep", "_called", "_collections", "_due_at", "_is_held_back", "_left", "_ring", "acknowledged",
         "append", "attention", "batch", "byte_limit", "dropped", "failed", "is_closed", "items", "limits",
-        "lock", "losses", "processed", "queued_bytes", "recovered", "signal", "sources", "spooled",
+        "lock", "losses", "processed", "queued_bytes", "queued_items", "recovered", "signal", "sources",
+        "spooled",
     )  # fmt: skip
 
     def __init__(self, signal: Signal, limits: Limits, ring: Callable[[], None]) -> None:
@@ -47,7 +49,7 @@ class Lane:
         self.lock = RLock()
         self.items: deque[Entry] = deque()
         self.append = self.items.append
-        self.queued_bytes = 0
+        self.queued_bytes = self.queued_items = 0
         self.batch: Batch | None = None
         self.acknowledged = self.spooled = self.recovered = self.processed = self.losses = 0
         self.dropped: Counter[str] = Counter()
@@ -63,20 +65,12 @@ class Lane:
 
         `OtlpSpanProcessor.put_encoded` holds the same lines, to save the call.
         """
-        size = len(entry[2])
-        self.queued_bytes += size  # in one step as long as there is no call within the line
+        size, places = len(entry[2]), self._places(entry)
+        self.queued_bytes += size  # in one step, here and elsewhere, as there is no call within the line
+        self.queued_items += places
         self.append(entry)
-        if self.queued_bytes > self.byte_limit or len(self.items) >= self.attention:
+        if self.queued_bytes > self.byte_limit or self.queued_items >= self.attention:
             self.attend(entry)
-
-    def put_all(self, entries: Sequence[Entry]) -> None:
-        """Queues entries like `put`, at a part of the cost where there is room and nobody to wake."""
-        size = encoded_size(entries)
-        self.queued_bytes += size
-        self.items.extend(entries)
-        if self.queued_bytes > self.byte_limit or len(self.items) >= self.attention:
-            for entry in entries if self.is_closed or size > self.byte_limit else entries[-1:]:
-                self.attend(entry)
 
     def attend(self, entry: Entry) -> None:
         """Does what a new entry calls for: makes room for it, takes it back, wakes the sending thread."""
@@ -86,7 +80,7 @@ class Lane:
             elif len(entry[2]) > self.byte_limit:
                 self._withdraw(entry, reasons.TOO_LARGE)
             self._make_room()
-            is_full = len(self.items) >= self.limits.batch_items
+            is_full = self.queued_items >= self.limits.batch_items
             wakes = not self.is_closed and (self._asleep or (is_full and not self._called))
             self._asleep = False
             self._called = self._called or is_full
@@ -127,7 +121,7 @@ class Lane:
         with self.lock:
             if self.batch is not None:
                 return max(0.0, self.batch.retry_at - now)
-            if len(self.items) >= self.limits.batch_items:
+            if self.queued_items >= self.limits.batch_items:
                 return 0.0
             if self._due_at is not None and now < self._due_at:
                 return self._due_at - now
@@ -240,27 +234,33 @@ class Lane:
 
     def queued(self) -> int:
         """Returns how many items wait, without the batch under way."""
-        if not self._collections:
-            return len(self.items)
-        return sum(entry[0] for entry in self.items.copy())
+        return item_count(self.items.copy()) if self._collections else self.queued_items
 
-    def _weigh(self, entry: Entry) -> int:
-        return int(entry[0]) if self._collections else 1
+    def _places(self, entry: Entry) -> int:
+        """Returns how much of `Limits.max_items` an entry takes: a collection of metrics counts as one."""
+        return 1 if self._collections else entry[3]
 
     def _next_batch(self, now: float) -> Batch:
         """Removes the oldest entries from the queue, as many as one request may hold, and at least one."""
         batch = Batch(deque(), self._left, now, now + self.limits.export_timeout_seconds)
-        popleft = self.items.popleft
-        with suppress(IndexError):  # of a queue that a finalizer's entry has emptied just now
-            for _ in range(min(len(self.items), self.limits.batch_items)):
-                batch.entries.append(popleft())
-        batch.size = encoded_size(batch.entries)
-        while batch.size > MAX_REQUEST_BYTES and len(batch.entries) > 1:
-            entry = batch.entries.pop()
+        entries, places = batch.entries, 0
+        with suppress(IndexError):  # of a queue that is empty
+            while places < self.limits.batch_items:
+                entry = self.items.popleft()
+                entries.append(entry)
+                taken = self._places(entry)
+                self.queued_items -= taken
+                places += taken
+        batch.size = encoded_size(entries)
+        while len(entries) > 1 and (places > self.limits.batch_items or batch.size > MAX_REQUEST_BYTES):
+            entry = entries.pop()
             self.items.appendleft(entry)
+            taken = self._places(entry)
+            self.queued_items += taken
+            places -= taken
             batch.size -= len(entry[2])
-        self._left += len(batch.entries)
-        batch.count = sum(map(self._weigh, batch.entries)) if self._collections else len(batch.entries)
+        self._left += len(entries)
+        batch.count = item_count(entries)
         self.processed += batch.count
         return batch
 
@@ -283,8 +283,13 @@ class Lane:
             pass
 
     def _is_over(self) -> bool:
-        under_way = len(self.batch.entries) if self.batch is not None else 0
-        return self.queued_bytes > self.byte_limit or len(self.items) + under_way > self.limits.max_items
+        return self.queued_bytes > self.byte_limit or self.queued_items > self._room()
+
+    def _room(self) -> int:
+        """Returns how many items may be queued beside the batch under way."""
+        if self.batch is None:
+            return self.limits.max_items
+        return self.limits.max_items - (len(self.batch.entries) if self._collections else self.batch.count)
 
     def _drop_oldest(self) -> bool:
         """Drops one entry, of the batch that waits for its retry or of the queue; tells whether it could."""
@@ -296,20 +301,23 @@ class Lane:
             return False
         entry = self.items.popleft()
         self._left += 1
+        places = self._places(entry)
+        self.queued_items -= places
         self._count_overflow(self.dropped, entry)
         return True
 
     def _drop_from(self, batch: Batch) -> None:
         entry = batch.entries.popleft()
-        batch.count -= self._weigh(entry)
+        batch.count -= entry[3]
         batch.size -= len(entry[2])
         self._count_overflow(self.failed, entry)
         if not batch.entries:
             self.batch = None
 
     def _count_overflow(self, account: Counter[str], entry: Entry) -> None:
-        self.queued_bytes -= len(entry[2])
-        account[reasons.QUEUE_FULL] += self._weigh(entry)
+        size = len(entry[2])
+        self.queued_bytes -= size
+        account[reasons.QUEUE_FULL] += entry[3]
         self.losses += 1
 
     def _withdraw(self, entry: Entry, reason: str) -> None:
@@ -317,14 +325,15 @@ class Lane:
         for index in range(len(self.items) - 1, -1, -1):
             if self.items[index] is entry:
                 del self.items[index]
-                self.queued_bytes -= len(entry[2])
-                self.dropped[reason] += self._weigh(entry)
+                size, places = len(entry[2]), self._places(entry)
+                self.queued_bytes -= size
+                self.queued_items -= places
+                self.dropped[reason] += entry[3]
                 return
 
     def _set_attention(self) -> None:
-        """Sets the length of the queue from which on a new entry calls for more than its place in it."""
-        under_way = len(self.batch.entries) if self.batch is not None else 0
-        room = self.limits.max_items - under_way
+        """Sets the number of items from which on a new entry calls for more than its place in the queue."""
+        room = self._room()
         if self.is_closed:
             self.attention = 0
         elif self._asleep:

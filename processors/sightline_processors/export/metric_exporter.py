@@ -60,7 +60,7 @@ class OtlpMetricExporter(MetricExporter):
             lane.count_drop(ENCODING, points)
             report_defect(error)
             return MetricExportResult.FAILURE
-        lane.put((points, None, request))
+        lane.put((None, None, request, points))
         return MetricExportResult.FAILURE if lane.is_closed else MetricExportResult.SUCCESS
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:

@@ -1,7 +1,6 @@
 """What the SDK hands spans and log records to: they are encoded and queued, and that is all."""
 
 from collections.abc import Callable, Sequence
-from itertools import repeat
 from typing import Any, Final
 
 from opentelemetry.sdk._logs import LogRecordProcessor, ReadWriteLogRecord
@@ -11,7 +10,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from sightline_processors.export.engine import Engine, process_engine
 from sightline_processors.export.faults import report_defect
-from sightline_processors.export.limits import Limits
+from sightline_processors.export.limits import MAX_REQUEST_BYTES, Limits
 from sightline_processors.export.reasons import ENCODING, Signal
 from sightline_processors.export.verdicts import Transport
 from sightline_processors.forked_processes import renew_in_children
@@ -25,6 +24,9 @@ _FLUSH_MILLIS = 30_000
 
 ENCODED_AT_ONCE: Final = 32
 """Spans that wait for each other at most, in number; fewer where a batch is smaller."""
+
+MIN_ENTRIES: Final = 8
+"""Spans are queued as one entry where the queue, and a request, hold so many of its size at least."""
 
 
 class _Delivery:
@@ -142,16 +144,30 @@ class OtlpSpanProcessor(_Delivery, EncodedSpanProcessor):
             lane = self._lane
             size = len(item)
             lane.queued_bytes += size
-            entry = (resource, scope, item)
+            lane.queued_items += 1
+            entry = (resource, scope, item, 1)
             lane.append(entry)
-            if lane.queued_bytes > lane.byte_limit or len(lane.items) >= lane.attention:
+            if lane.queued_bytes > lane.byte_limit or lane.queued_items >= lane.attention:
                 lane.attend(entry)
         except Exception as error:  # noqa: BLE001  a request must not fail for its telemetry
             report_defect(error)
 
     def put_all(self, resource: Any, scope: Any, items: Sequence[bytes]) -> None:
-        """Queues spans of one tracer that are encoded already; see `put_encoded`."""
-        self._lane.put_all(list(zip(repeat(resource), repeat(scope), items)))
+        """Queues spans of one tracer that are encoded already; see `put_encoded`.
+
+        As one entry, while that is a small part of what the queue holds: they are sent, or dropped, together.
+        """
+        limits, count = self._lane.limits, len(items)
+        try:
+            if 0 < count <= limits.batch_items and count * MIN_ENTRIES <= limits.max_items:
+                together = b"".join(items)
+                if len(together) * MIN_ENTRIES <= min(limits.max_bytes, MAX_REQUEST_BYTES):
+                    self._lane.put((resource, scope, together, count))
+                    return
+            super().put_all(resource, scope, items)
+        except Exception as error:  # noqa: BLE001  as above
+            self._lane.count_drop(ENCODING, count)
+            report_defect(error)
 
     def draw_from(self, source: Callable[[], None]) -> Callable[[], None] | None:
         """Asks a source for what it holds back, whenever spans are sent; see the base class."""
@@ -185,4 +201,4 @@ class OtlpLogRecordProcessor(_Delivery, LogRecordProcessor):
             self._lane.count_drop(ENCODING)
             report_defect(error)
             return
-        self._lane.put((resource, scope, item))
+        self._lane.put((resource, scope, item, 1))
