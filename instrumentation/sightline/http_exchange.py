@@ -13,6 +13,7 @@ from collections.abc import Awaitable
 from time import perf_counter_ns
 from typing import Final
 
+from opentelemetry.instrumentation import propagators
 from opentelemetry.trace import NonRecordingSpan
 
 from sightline.access_records import tell_access_log
@@ -27,6 +28,7 @@ from sightline.endings import (
     Ending,
 )
 from sightline.exchange import NO_ATTRIBUTES, Exchange
+from sightline.names import SCOPE_MOUNTS, SCOPE_ROUTE
 from sightline.request_metrics import PENDING_MASK, Measurement
 from sightline.saturation import snapshot
 from sightline.server_span import ServerSpan
@@ -79,13 +81,13 @@ class HttpExchange(Exchange):
             self._call_hook(self._options.client_request_hook, self.scope, message)
         return message
 
-    def __call__(self, message: Message) -> Awaitable[None]:  # noqa: C901  the way of every response
+    def __call__(self, message: Message) -> Awaitable[None]:  # noqa: C901, PLR0912  the way of each response
         """Passes one message of the application on to the server; is the application's `send`."""
         # Not a coroutine itself: most messages go on with nothing left to do after them.
         try:
             kind = message["type"]
             if kind == "http.response.body":
-                if self._ends_early and not (message.get("more_body")):
+                if self._ends_early and ("more_body" not in message or not message["more_body"]):
                     self._ends_early = False
                     size = len(message["body"]) if "body" in message else 0
                     if size <= SENT_AT_ONCE_BYTES:
@@ -97,9 +99,20 @@ class HttpExchange(Exchange):
                         return send(message)
                 is_last = self._body(message)
             elif kind == "http.response.start":
-                message = self._with_correlation_header(message)
-                status = self._status_code = int(message["status"])
                 shared = self._shared
+                headers = message.get("headers") or ()
+                present = dict(headers)
+                if (
+                    b"content-length" in present
+                    and shared.correlation_header not in present
+                    and propagators._RESPONSE_PROPAGATOR is None  # noqa: SLF001  behind a mere function
+                ):
+                    self._has_length = True
+                    ours = (shared.correlation_header, self._correlation_bytes)
+                    message = {**message, "headers": [*headers, ours]}
+                else:
+                    message = self._with_correlation_header(message)
+                status = self._status_code = int(message["status"])
                 if shared.has_access_log:
                     self._tell_access_log(status)
                 # Not where an `except` block that may raise again sends a 5xx, and not where more is to come.
@@ -228,22 +241,36 @@ class HttpExchange(Exchange):
         shared = self._shared
         duration_ns = perf_counter_ns() - self._clock_started_ns
         ended_unix_ns = self._started_unix_ns + duration_ns
-        ending = shared.ending(self.scope, self._status_code, COMPLETED, None, self._flags)
-        if duration_ns > ending.watched_over_ns or not (
-            type(span) is ServerSpan or type(span) is NonRecordingSpan
-        ):
-            self._response_bytes = response_bytes
-            self._clock_stopped_ns = self._clock_started_ns + duration_ns
-            self._end(COMPLETED)
+        scope, included = self.scope, 0  # the look-up of `SharedFacts.ending`, without its call
+        if "fastapi" in scope:
+            included = id(scope["fastapi"].get("effective_route_context"))
+        ending = shared.endings.get(
+            (
+                id(scope.get("route")),
+                included,
+                scope.get("root_path"),
+                self._status_code,
+                COMPLETED,
+                None,
+                self._flags,
+            )
+        )
+        if ending is None or SCOPE_ROUTE in scope or SCOPE_MOUNTS in scope:
+            ending = shared.ending(scope, self._status_code, COMPLETED, None, self._flags)
+        is_held_back = False
+        if duration_ns > ending.watched_over_ns:
+            self._end_after(duration_ns, response_bytes)
             return
-        if type(span) is not ServerSpan:
-            is_held_back = False
-        elif span._built is None and span._end_time is None and span._direct is not None:  # noqa: SLF001
-            span._end_time = ended_unix_ns  # noqa: SLF001  `finish`, without its call
-            span._ending = ending  # noqa: SLF001
-            is_held_back = True
-        else:
-            is_held_back = span.finish(ending, NO_ATTRIBUTES, None, ended_unix_ns)
+        if type(span) is ServerSpan:
+            if span._built is None and span._end_time is None and span._direct is not None:  # noqa: SLF001
+                span._end_time = ended_unix_ns  # noqa: SLF001  `finish`, without its call
+                span._ending = ending  # noqa: SLF001
+                is_held_back = True
+            else:
+                is_held_back = span.finish(ending, NO_ATTRIBUTES, None, ended_unix_ns)
+        elif type(span) is not NonRecordingSpan:
+            self._end_after(duration_ns, response_bytes)
+            return
         measurement = (
             ending, duration_ns, self._request_bytes, response_bytes, span, ended_unix_ns, is_held_back
         )  # fmt: skip
@@ -254,6 +281,12 @@ class HttpExchange(Exchange):
                 self._recorder.requests.attend()
         else:
             self._record(measurement)
+
+    def _end_after(self, duration_ns: int, response_bytes: int) -> None:
+        """Ends a request whose whole response is about to be sent, with more to do than for most."""
+        self._response_bytes = response_bytes
+        self._clock_stopped_ns = self._clock_started_ns + duration_ns
+        self._end(COMPLETED)
 
     def _end(self, reason: str, *, error_type: str | None = None, description: str | None = None) -> None:
         """Ends span and metrics with the same two clock readings; runs once per exchange."""

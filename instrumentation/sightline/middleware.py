@@ -26,11 +26,6 @@ FASTAPI_MARKER: Final = "fastapi.telemetry"
 UNDECIDED: Final[tuple[int, None]] = (0, None)
 """Stands for a missing attribute `_sightline`: the identity of its owner, and what captures it."""
 
-_EXCHANGES: dict[str, type[HttpExchange] | type[WebSocketExchange]] = {
-    "http": HttpExchange,
-    "websocket": WebSocketExchange,
-}
-
 
 async def serve(  # noqa: C901, PLR0912  the way of every request, in one piece: a call less is felt
     self: Any, scope: Scope, receive: Receive, send: Send
@@ -40,12 +35,13 @@ async def serve(  # noqa: C901, PLR0912  the way of every request, in one piece:
     One function for both, because each coroutine on the way of a request is felt.
     """
     owner, middleware = getattr(self, "_sightline", UNDECIDED)
-    exchange_class = _EXCHANGES.get(scope["type"])
+    exchange_class: type[HttpExchange] | type[WebSocketExchange]
+    exchange_class = HttpExchange if scope["type"] == "http" else WebSocketExchange
     if (
-        exchange_class is None
-        or SCOPE_EXCHANGE in scope
-        or owner != id(self)
+        owner != id(self)
         or not isinstance(middleware, SightlineMiddleware)
+        or SCOPE_EXCHANGE in scope
+        or (exchange_class is WebSocketExchange and scope["type"] != "websocket")  # a lifespan
     ):
         await _serve_uncaptured(self, scope, receive, send)
         return
@@ -68,15 +64,14 @@ async def serve(  # noqa: C901, PLR0912  the way of every request, in one piece:
     if exchange is None:
         await middleware.app(scope, receive, send)
         return
-    context = exchange.context
     scope[SCOPE_EXCHANGE] = exchange
-    token = attach(context)
+    token = attach(exchange.context)
     app = middleware.app  # before the call: as a method it is looked up the long way
     try:
         await app(scope, exchange.receive, exchange)
     except BaseException as error:
         if isinstance(error, Exception):
-            remember_context(error, context)
+            remember_context(error, exchange.context)
         _close(exchange, error)
         raise
     else:
@@ -84,7 +79,7 @@ async def serve(  # noqa: C901, PLR0912  the way of every request, in one piece:
             _close(exchange, None)
     finally:
         if recorder.remembers:
-            remember_finished(context)
+            remember_finished(exchange.context)
         try:
             del scope[SCOPE_EXCHANGE]  # breaks the cycle between scope and exchange
             reset(token)

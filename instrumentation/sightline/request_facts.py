@@ -104,11 +104,12 @@ class SharedFacts:
             error_type: From a bounded set, or None; a status of 500 or more is an error by itself.
             flags: `STREAM`, `EXCLUDED`, `GONE`.
         """
-        # Written out, because it is on the way of every request.
-        route, root, included = scope.get("route"), scope.get("root_path"), None
+        # Written out, because it is on the way of every request; `HttpExchange._complete` has it once more.
+        route, root, included, inclusion = scope.get("route"), scope.get("root_path"), None, 0
         if "fastapi" in scope:
             included = scope["fastapi"].get("effective_route_context")
-        key: tuple[Any, ...] = (id(route), id(included), root, status_code, reason, error_type, flags)
+            inclusion = id(included)
+        key: tuple[Any, ...] = (id(route), inclusion, root, status_code, reason, error_type, flags)
         if SCOPE_ROUTE in scope or SCOPE_MOUNTS in scope:
             key = (*key, id(scope.get(SCOPE_ROUTE)), scope.get(SCOPE_MOUNTS))
         found = self.endings.get(key)

@@ -61,7 +61,8 @@ _USUAL_TAIL: Final = STATUS_UNSET + FLAGS_LOCAL
 _QUESTION_MARK: Final = ord("?")  # to look for a number takes a tenth of the time that a text takes
 _PATHS: Final = url_path.prefixes
 _IDS: Final = correlation_id.prefixes
-_KNOWN_LENGTHS: Final = len(VARINTS)
+_HEADS: Final = [wire.SCOPE_ITEM + length for length in VARINTS]
+_KNOWN_LENGTHS: Final = len(_HEADS)
 
 
 class ServerSpan(SlottedSpan):
@@ -314,7 +315,7 @@ class ServerSpan(SlottedSpan):
             )
         )
         size = len(body)
-        return wire.SCOPE_ITEM + (VARINTS[size] if size < _KNOWN_LENGTHS else wire.varint(size)) + body
+        return (_HEADS[size] if size < _KNOWN_LENGTHS else wire.SCOPE_ITEM + wire.varint(size)) + body
 
     def _further_bytes(self, state: Any, query: bytes) -> bytes:
         """Returns what not every span has: query, attributes that others set, parent, state, status."""
