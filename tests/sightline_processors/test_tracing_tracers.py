@@ -11,6 +11,7 @@ import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 from opentelemetry.context import get_current
@@ -113,6 +114,37 @@ def test_an_encoding_processor_is_told_of_the_end_alone_and_gets_the_span_itself
     span.end()
 
     assert Encoder.told == [span]
+
+
+def test_what_wraps_the_providers_processor_is_told_and_may_keep_a_span_back():
+    class Encoder(EncodedSpanProcessor):
+        def __init__(self):
+            self.names = []
+
+        def on_end(self, span):
+            self.names.append(span.name)
+
+    class Filter:
+        """Passes on whatever else it is asked for, as wrappers do."""
+
+        def __init__(self, inner):
+            self._inner = inner
+
+        def __getattr__(self, name):
+            return getattr(self._inner, name)
+
+        def on_end(self, span):
+            if span.name != "secret":
+                self._inner.on_end(span)
+
+    encoder = Encoder()
+    provider = provider_with(encoder)
+    provider.get_tracer("before").start_span("before").end()  # what it finds out is remembered
+    wrapped: Any = Filter(provider._active_span_processor)
+    provider._active_span_processor = wrapped
+    for name in ("secret", "after"):
+        provider.get_tracer("tests").start_span(name).end()
+    assert encoder.names == ["before", "after"]
 
 
 def test_what_a_processor_changes_at_the_end_the_later_ones_see():

@@ -82,12 +82,16 @@ class Redactor:
 
     def attributes(self, attributes: Mapping[str, Any]) -> Mapping[str, Any]:
         """Returns attributes of a span, an event or a log record without secrets; keys stay."""
-        walk = _Walk(self)
+        walk = None
         changes = {}
         for key, value in _items(attributes):
-            kind = self.judged(key)
+            is_short = type(key) is str and len(key) <= _MAX_REMEMBERED_NAME_CHARACTERS
+            kind = self._remembered(key) if is_short else self.judged(key)
             if kind == _SAFE:
                 continue
+            if kind == _TEXT and (type(value) in _PLAIN or (type(value) is str and value in self._clean)):
+                continue  # most values, without a call
+            walk = walk or _Walk(self)
             redacted = walk.value(value, kind, MAX_DEPTH)
             if redacted is not value:
                 changes[key] = redacted

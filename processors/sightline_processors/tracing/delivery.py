@@ -1,7 +1,7 @@
 """Hands spans to the span processors; one that raises is counted and keeps nobody from the others."""
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
@@ -77,24 +77,27 @@ def processors_for(processor: SpanProcessor, kind: SpanKind) -> tuple[SpanProces
     )
 
 
-_ONLY_READ: Final = "_sightline_only_read"
+_READERS: Final = "_sightline_readers"
+_NOT_KNOWN: Final = (None, None)
 
 
-def _only_read(processor: SpanProcessor) -> bool:
-    """Tells whether all processors behind the provider's own only read ended spans; remembered by it."""
-    processors = processors_of(processor)
+def _readers(processor: Any) -> tuple[SpanProcessor, ...] | None:
+    """Returns the processors behind the provider's own if all of them only read ended spans, else None."""
     remembers = type(processor) is SynchronousMultiSpanProcessor  # others have no tuple that stays the same
-    known = getattr(processor, _ONLY_READ, None) if remembers else None
-    if known is None or known[0] is not processors:
-        known = processors, all(isinstance(each, ReadingSpanProcessor) for each in processors)
-        if remembers:
-            setattr(processor, _ONLY_READ, known)
-    return bool(known[1])
+    if remembers:
+        known, readers = getattr(processor, _READERS, _NOT_KNOWN)
+        if known is processor._span_processors:  # noqa: SLF001  there is no public way to them
+            return readers
+    processors = processors_of(processor)
+    readers = processors if all(isinstance(each, ReadingSpanProcessor) for each in processors) else None
+    if remembers:
+        setattr(processor, _READERS, (processors, readers))
+    return readers
 
 
 def on_start(processor: SpanProcessor, span: Span, parent_context: Context | None) -> None:
     """Tells each processor that a span has started."""
-    if _only_read(processor):
+    if _readers(processor) is not None:
         return
     for each in processors_of(processor):
         if not isinstance(each, ReadingSpanProcessor):
@@ -110,9 +113,10 @@ def on_end(processor: SpanProcessor, span: Span) -> None:
     All of them get the same object, so that what one changes the later ones see: a `ReadableSpan` as from the
     SDK, or the span itself where it is only read.
     """
-    processors = processors_of(processor)
+    processors = _readers(processor)
     ended: ReadableSpan = span
-    if not _only_read(processor):
+    if processors is None:
+        processors = processors_of(processor)
         on_ending(processors, span)
         ended = span._readable_span()  # noqa: SLF001  the SDK's own way to it
     for each in processors:
