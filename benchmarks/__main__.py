@@ -49,7 +49,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parts = f"any of {', '.join(PARTS)}, or a part of a case's name"
     parser.add_argument("--only", nargs="+", default=[], metavar="PART", help=parts)
     parser.add_argument("--rounds", default=5, help="rounds of each case (default 5)", type=int)
-    parser.add_argument("--requests", default=6_000, help="requests at full load (default 6000)", type=int)
+    parser.add_argument("--requests", default=12_000, help="requests at full load (default 12000)", type=int)
     parser.add_argument("--open-requests", default=4_000, help="at 1,000 a second (default 4000)", type=int)
     parser.add_argument("--repetitions", default=7, help="starts of each command (default 7)", type=int)
     parser.add_argument("--quick", action="store_true", help="3 rounds of 2,000 requests, less of the rest")

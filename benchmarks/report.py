@@ -1,5 +1,6 @@
 """The page that a run writes: the tables of `docs/reference/cost.md`."""
 
+import math
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -142,6 +143,9 @@ def _remarks(samples: Samples, costs: Sequence[Cost]) -> str:
         if sample.lost
     ]
     lines += processor_remarks(costs)
+    whole = spread(samples, OURS.name, lambda each: each.whole_ratio)
+    if not math.isnan(whole.median):
+        lines.append(f"- With no block left out Sightline takes {whole.text(2)} times what bare does.")
     if late:
         own = f"{statistics.median(late):.2f} ms (p99, median of {len(late)} rounds)"
         lines.append(f"- The client of the open loop was itself late by {own}; latencies include that.")

@@ -1,15 +1,18 @@
 """One round of one case, in turn with its base, and whether everything arrived that was sent.
 
 Both servers run at once and are loaded in turn, block by block: whatever else the machine does in the
-meantime slows both of them alike.
+meantime slows both of them alike. What it does within a block does not, and changes a block by a fifth: the
+ratio of a round is the mean of the middle half of its blocks' ratios.
 """
 
 import math
 import re
+import statistics
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final
 
 from benchmarks.cases import Arrival, Case
@@ -20,7 +23,7 @@ from benchmarks.websocket_load import CONNECTIONS, echoes
 
 WARM_UP_REQUESTS: Final = 1_000
 READY_REQUESTS: Final = 1
-BLOCKS: Final = 6
+BLOCKS: Final = 12
 MESSAGES_PER_REQUEST: Final = 10
 """So many more messages than requests, for those of a block share the cost of opening its connections."""
 
@@ -54,6 +57,7 @@ class Sample:
     Attributes:
         cpu_us: CPU of the server per request (or message), its exports included, in microseconds.
         base_us: The same of the case's base, loaded in turn with it; the case's own where it has none.
+        whole_ratio: Of all CPU time of the two, no block left out.
         rate: Requests (or messages) per second under full load.
         base_rate: The same of the base.
         p50_ms: Median latency in the open loop.
@@ -65,6 +69,7 @@ class Sample:
 
     cpu_us: float = math.nan
     base_us: float = math.nan
+    whole_ratio: float = math.nan
     rate: float = math.nan
     base_rate: float = math.nan
     p50_ms: float = math.nan
@@ -81,9 +86,10 @@ class Side:
     Attributes:
         sent: Requests that were answered, or connections that carried messages: what must arrive.
         in_flight: Requests at most that were made beyond those.
-        requests: Requests or messages of the blocks.
+        blocks: Requests or messages of each block.
         seconds: How long the blocks took.
-        cpu_before: Its CPU time before the first block, in seconds.
+        clock: Its CPU time at the start of each block, and at the end, in seconds: what it does after a
+            block, exports above all, is part of that block.
     """
 
     case: Case
@@ -92,20 +98,20 @@ class Side:
     client: str
     sent: int = READY_REQUESTS
     in_flight: int = 0
-    requests: int = 0
+    blocks: list[int] = field(default_factory=list)
     seconds: float = 0.0
-    cpu_before: float = 0.0
+    clock: list[float] = field(default_factory=list)
 
     def warm_up(self) -> None:
         """Loads the server until its caches are full, and waits for its exports."""
         self._load(WARM_UP_REQUESTS)
         self.settle()
-        self.cpu_before = cpu_seconds(self.server.pid)
 
     def load_block(self, requests: int) -> None:
         """Loads the server with what is measured."""
+        self.clock.append(cpu_seconds(self.server.pid))
         load = self._load(requests * (MESSAGES_PER_REQUEST if self.case.is_websocket else 1))
-        self.requests += load.requests
+        self.blocks.append(load.requests)
         self.seconds += load.seconds
 
     def load_paced(self, requests: int) -> Load:
@@ -116,9 +122,19 @@ class Side:
         self.settle()
         return load
 
-    def cpu_us(self) -> float:
-        """Returns the CPU per request since the warm-up, in microseconds."""
-        return (cpu_seconds(self.server.pid) - self.cpu_before) / self.requests * 1e6
+    def finish(self) -> None:
+        """Waits for what the server still owes for the last block."""
+        self.settle()
+        self.clock.append(cpu_seconds(self.server.pid))
+
+    def whole_us(self) -> float:
+        """Returns the CPU per request of all blocks, in microseconds."""
+        return (self.clock[-1] - self.clock[0]) / sum(self.blocks) * 1e6
+
+    def block_us(self) -> list[float]:
+        """Returns the CPU per request of each block, in microseconds."""
+        seconds = (after - before for before, after in pairwise(self.clock))
+        return [each / requests * 1e6 for each, requests in zip(seconds, self.blocks, strict=True)]
 
     def settle(self) -> None:
         """Waits until the spans that the server owes have arrived: exports are part of the cost.
@@ -170,19 +186,33 @@ def _measure(sides: Sequence[Side], plan: Plan) -> dict[str, float]:
         for side in sides if number % 2 else reversed(sides):
             side.load_block(plan.requests // BLOCKS)
     for side in sides:
-        side.settle()
+        side.finish()
     case, base = sides[0], sides[-1]
+    base_us = statistics.median(base.block_us())
     figures = {
-        "cpu_us": case.cpu_us(),
-        "base_us": base.cpu_us(),
-        "rate": case.requests / case.seconds,
-        "base_rate": base.requests / base.seconds,
+        "cpu_us": base_us * block_ratio(case.block_us(), base.block_us()),
+        "base_us": base_us,
+        "whole_ratio": case.whole_us() / base.whole_us(),
+        "rate": sum(case.blocks) / case.seconds,
+        "base_rate": sum(base.blocks) / base.seconds,
         "rss_mb": rss_mb(case.server.pid),
     }
     if plan.open_requests and not case.case.is_websocket:
         paced = case.load_paced(plan.open_requests)
         figures |= {"p50_ms": paced.p50_ms, "p99_ms": paced.p99_ms, "late_p99_ms": paced.late_p99_ms}
     return figures
+
+
+def block_ratio(case: Sequence[float], base: Sequence[float]) -> float:
+    """Returns the mean of the middle half of the ratios of blocks that were loaded in turn.
+
+    Args:
+        case: CPU per request of each block, in the order in which they ran.
+        base: The same of the other server.
+    """
+    ratios = sorted(mine / other for mine, other in zip(case, base, strict=True))
+    quarter = len(ratios) // 4
+    return statistics.fmean(ratios[quarter : len(ratios) - quarter])
 
 
 def _full_load(case: Case, port: int, requests: int, client: str) -> Load:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from benchmarks import rounds
 from benchmarks.cases import CORRELATION_ID, OURS, SCENARIOS, VARIANTS, Arrival
-from benchmarks.rounds import Plan, run_round, verdict
-from benchmarks.servers import Laboratory, free_port
+from benchmarks.load import Load
+from benchmarks.rounds import Plan, Side, block_ratio, run_round, verdict
+from benchmarks.servers import Laboratory, Receiver, Server, free_port
 from benchmarks.workers import OURS as OURS_EVERYWHERE
 
 UNSAMPLED = next(case for case in SCENARIOS if case.arrival is Arrival.MEASURED)
@@ -54,6 +55,25 @@ def test_missing_spans_disqualify_every_variant_that_sends_them(case):
     assert "1 of 10" in verdict(case, counts(requests=9), sent=10, in_flight=0)
 
 
+def test_blocks_in_which_the_machine_did_something_else_do_not_count():
+    assert block_ratio([110.0] * 12, [100.0] * 12) == pytest.approx(1.1)
+    disturbed = [110.0, 500.0, 20.0] + [110.0] * 9
+    assert block_ratio(disturbed, [100.0] * 11 + [900.0]) == pytest.approx(1.1)
+    # Every second block pays for the export of two: neither half is left out.
+    assert block_ratio([100.0, 120.0] * 6, [100.0] * 12) == pytest.approx(1.1)
+
+
+def test_what_a_server_does_after_a_block_is_part_of_it(monkeypatch):
+    clock = iter([1.0, 1.0, 3.0, 3.0, 7.0])
+    monkeypatch.setattr(rounds, "cpu_seconds", lambda _: next(clock))
+    side = Side(CORRELATION_ID, Server(1, 2, 0.1), Receiver(), "wrk")
+    monkeypatch.setattr(rounds, "_full_load", lambda *_: Load(1_000_000, 0, 1.0, 0.1, 0.1))
+    for _ in range(4):
+        side.load_block(1)
+    side.finish()
+    assert side.block_us() == [0.0, 2.0, 0.0, 4.0]
+
+
 @pytest.fixture
 def laboratory(receiver, base_receiver, tmp_path, monkeypatch):
     """A laboratory whose programs are those of the development environment, and whose rounds are short."""
@@ -76,13 +96,13 @@ def test_a_round_of_sightline_counts(laboratory):
     assert sample.base_rate > 0
     assert 10 < sample.rss_mb < 500
     assert 0 < sample.p50_ms <= sample.p99_ms
-    assert laboratory.receivers[0].counts()["requests"] == 1 + 50 + 198 + 200
+    assert laboratory.receivers[0].counts()["requests"] == 1 + 50 + 192 + 200
 
 
 def test_a_round_of_websocket_messages_counts(laboratory):
     sample = run_round(laboratory, with_our_distribution(SOCKET), Plan(200, 0, "asyncio"))
     assert sample.lost == ""
-    assert laboratory.receivers[0].counts()["requests"] == 1 + 7 * 16
+    assert laboratory.receivers[0].counts()["requests"] == 1 + 13 * 16
 
 
 def test_a_round_compares_sightline_with_itself_where_that_is_the_base(laboratory):
