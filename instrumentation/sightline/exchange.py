@@ -28,8 +28,7 @@ from sightline.options import CaptureOptions
 from sightline.recorder import Recorder
 from sightline.request_context import request_context
 from sightline.request_facts import RequestFacts, connection_of, facts_of
-from sightline.server_span import ServerSpan, target_of
-from sightline.server_tracer import requested
+from sightline.server_span import ServerSpan, requested, target_of
 from sightline.types import Attributes, Message, RawHeader, Receive, Scope, Send, ServerRequestHook
 from sightline_processors.report import report
 from sightline_processors.tracing.ids import random_span_id, random_trace_id

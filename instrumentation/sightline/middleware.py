@@ -27,6 +27,12 @@ UNDECIDED: Final[tuple[int, None]] = (0, None)
 """Stands for a missing attribute `_sightline`: the identity of its owner, and what captures it."""
 
 
+_EXCHANGES: dict[str, type[HttpExchange] | type[WebSocketExchange]] = {
+    "http": HttpExchange,
+    "websocket": WebSocketExchange,
+}
+
+
 async def serve(  # noqa: C901, PLR0912  the way of every request, in one piece: a call less is felt
     self: Any, scope: Scope, receive: Receive, send: Send
 ) -> None:
@@ -35,13 +41,12 @@ async def serve(  # noqa: C901, PLR0912  the way of every request, in one piece:
     One function for both, because each coroutine on the way of a request is felt.
     """
     owner, middleware = getattr(self, "_sightline", UNDECIDED)
-    exchange_class: type[HttpExchange] | type[WebSocketExchange]
-    exchange_class = HttpExchange if scope["type"] == "http" else WebSocketExchange
+    exchange_class = _EXCHANGES.get(scope["type"])
     if (
-        owner != id(self)
-        or not isinstance(middleware, SightlineMiddleware)
+        exchange_class is None
         or SCOPE_EXCHANGE in scope
-        or (exchange_class is WebSocketExchange and scope["type"] != "websocket")  # a lifespan
+        or owner != id(self)
+        or not isinstance(middleware, SightlineMiddleware)
     ):
         await _serve_uncaptured(self, scope, receive, send)
         return

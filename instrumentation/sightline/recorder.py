@@ -166,7 +166,9 @@ class Recorder:
     def _roots(self) -> ServerTracer | None:
         """Returns what makes spans ahead, where nothing of a request decides about its span."""
         tracer = self.server_tracer
-        return tracer if self.is_plain and isinstance(tracer, ServerTracer) else None
+        if not (self.is_plain and isinstance(tracer, ServerTracer)):
+            return None
+        return tracer if tracer.has_one_answer else None
 
     def excludes(self, scope: Scope, by_name: Mapping[bytes, bytes]) -> bool:
         """Tells whether a request is a probe, which no objective judges."""

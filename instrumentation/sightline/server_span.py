@@ -8,7 +8,7 @@ are joined from those that the requests of a connection share and the few that a
 import os
 import threading
 from itertools import groupby
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from struct import Struct
 from typing import Any, Final
 
@@ -342,6 +342,10 @@ class ServerSpan(SlottedSpan):
 def target_of(scope: Scope) -> tuple[str, bytes | None, bytes]:
     """Returns path, path as it was sent, and query of a request."""
     return scope.get("path", ""), scope.get("raw_path"), scope.get("query_string", b"")
+
+
+requested = itemgetter("path", "raw_path", "query_string")
+"""Does what `target_of` does, faster; raises KeyError where the server leaves out what it may."""
 
 
 def _renew_lock() -> None:

@@ -7,7 +7,6 @@ with random IDs, the context around it. These are made ahead, by the dozen: in o
 # ruff: noqa: SLF001  one module with the span that it makes; and the SDK gives no public way to its parts
 
 from binascii import hexlify
-from operator import itemgetter
 from typing import Any, Final
 
 from opentelemetry.context import Context
@@ -29,7 +28,7 @@ from sightline.options import CaptureOptions
 from sightline.request_context import request_context
 from sightline.request_facts import RequestFacts
 from sightline.request_metrics import RequestMetrics
-from sightline.server_span import MAX_OWN_ATTRIBUTES, ServerSpan, start_attributes, target_of
+from sightline.server_span import MAX_OWN_ATTRIBUTES, ServerSpan, requested, start_attributes, target_of
 from sightline.types import Attributes, Scope
 from sightline_processors.forked_processes import renew_in_children
 from sightline_processors.report import report
@@ -49,8 +48,6 @@ _RANDOM: Final = FLAGS[2]
 MADE_AHEAD: Final = 32
 """Spans that wait for their requests: enough for a loop, few enough to stay in the processor's caches."""
 
-requested = itemgetter("path", "raw_path", "query_string")
-"""Does what `target_of` does, faster; raises KeyError where the server leaves out what it may."""
 _new = object.__new__
 _new_context = tuple.__new__
 _NOTHING: Final = Context()
@@ -90,7 +87,8 @@ class ServerTracer:
 
     Attributes:
         tracer: The same.
-        known: Those of its processors for which spans are made ahead; None where none are.
+        known: Its processors, while they are ours alone and nothing else stands against the short way.
+        has_one_answer: Whether the sampler decides about all root spans alike.
         are_sampled: Whether spans that are made ahead are exported; otherwise they only carry their IDs.
         ready: Spans that were made ahead, each with its correlation ID and its context; a request takes one.
     """
@@ -115,10 +113,8 @@ class ServerTracer:
         self._decisions = [_decision(tracer, parent) for parent in _PARENTS]
         root = _decision(tracer, None)
         self._root = (root, _RANDOM_SAMPLED if root else _RANDOM)
-        self.are_sampled = bool(root)
+        self.has_one_answer, self.are_sampled = root is not None, bool(root)
         self._seen: Any = None
-        # The processors, while they are ours alone and nothing else stands against the short way.
-        self._known: Any = None
         self._direct: EncodedSpanProcessor | None = None
         # The same processor, where it decides at the end of a request whether its span is encoded.
         self._deciding: EncodedSloSamplingProcessor | None = None
@@ -133,12 +129,11 @@ class ServerTracer:
         concerned = processors_for(self.tracer.span_processor, SpanKind.SERVER)
         only = concerned[0] if len(concerned) == 1 else None
         self._direct = only if isinstance(only, EncodedSpanProcessor) and self._requests.feed(only) else None
-        self._known = processors if self._direct is not None and self._is_plain else None
-        self.known = None if self._root[0] is None else self._known
+        self.known = processors if self._direct is not None and self._is_plain else None
         self.ready.clear()  # those processors took them, or did not
         self._deciding = None
         if isinstance(only, EncodedSloSamplingProcessor) and only.decides(self.tracer.sampler):
-            self._deciding = only if self._known is not None else None
+            self._deciding = only if self.known is not None else None
         self._seen = processors
 
     def make_ready(self) -> ReadySpan:
@@ -204,7 +199,7 @@ class ServerTracer:
         if (
             sampled is None
             or not facts.shared.is_usual
-            or tracer.span_processor._span_processors is not self._known
+            or tracer.span_processor._span_processors is not self.known
             or not tracer._tracer_config.is_enabled
         ):
             return self._start_any(facts, scope, context, parent, captured, started)
@@ -246,7 +241,7 @@ class ServerTracer:
             self._deciding is not None
             and (parent is None or parent[2])
             and facts.shared.is_usual
-            and tracer.span_processor._span_processors is self._known
+            and tracer.span_processor._span_processors is self.known
             and tracer._tracer_config.is_enabled
         ):
             return self._start_undecided(self._deciding, facts, scope, parent, captured, started)

@@ -245,10 +245,10 @@ def test_a_batch_that_cannot_be_joined_is_dropped_and_counted():
         assert len(transport.requests) == 1
 
 
-def encoded_spans(count, name="span", size=10):
-    """Returns the numbers of spans and their bytes, with their resource and scope before them."""
+def encoded_spans(count, size=10):
+    """Returns the resource, the scope and the bytes of spans with a text of a size."""
     tracer = TracerProvider(shutdown_on_exit=False).get_tracer("tests")
-    spans: list[Any] = [tracer.start_span(name, attributes={"text": "x" * size}) for _ in range(count)]
+    spans: list[Any] = [tracer.start_span("span", attributes={"text": "x" * size}) for _ in range(count)]
     for span in spans:
         span.end()
     first = spans[0]

@@ -85,6 +85,7 @@ class Redactor:
         walk = None
         changes = {}
         for key, value in _items(attributes):
+            # The lines of `judged`, without its call.
             is_short = type(key) is str and len(key) <= _MAX_REMEMBERED_NAME_CHARACTERS
             kind = self._remembered(key) if is_short else self.judged(key)
             if kind == _SAFE:
