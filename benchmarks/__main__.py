@@ -51,7 +51,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", default=5, help="rounds of each case (default 5)", type=int)
     parser.add_argument("--requests", default=12_000, help="requests at full load (default 12000)", type=int)
     parser.add_argument("--open-requests", default=4_000, help="at 1,000 a second (default 4000)", type=int)
-    parser.add_argument("--repetitions", default=7, help="starts of each command (default 7)", type=int)
+    parser.add_argument("--repetitions", default=15, help="starts of each command (default 15)", type=int)
     parser.add_argument("--quick", action="store_true", help="3 rounds of 2,000 requests, less of the rest")
     parser.add_argument("--full", action="store_true", help="1,000,000 requests for the memory, not 50,000")
     parser.add_argument("--client", choices=("auto", "wrk", "asyncio"), default="auto", help="for full load")

@@ -71,6 +71,8 @@ class Case:
         headers: Request headers beside `Host`, `User-Agent` and `Accept`.
         is_websocket: Whether the load is messages on WebSocket connections.
         base: What it is compared with, and loaded in turn with.
+        pairs: Pairs of fresh servers in a round, where a difference of a few percent must show; each pair
+            gets half of the requests.
         spans_per_request: How many spans each request must have, exactly; None where that is not ours to say.
         kind: The table that it is part of.
     """
@@ -87,6 +89,7 @@ class Case:
     is_websocket: bool = False
     spans_per_request: int | None = None
     base: "Case | None" = None
+    pairs: int = 1
     kind: Kind = Kind.VARIANT
 
 
@@ -242,6 +245,8 @@ SCENARIOS: Final = (
         variables={**OTLP, "OTEL_TRACES_SAMPLER": "always_off"},
         arrival=Arrival.MEASURED,
         spans_per_request=0,
+        base=OURS,
+        pairs=6,
     ),
     _scenario("WebSocket message", OURS, base=_variation(BARE, **_SOCKET), **_SOCKET),
     _scenario("child span, bare", BARE, base=BARE, application="child_span"),

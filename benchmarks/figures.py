@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from benchmarks.cases import BARE
 from benchmarks.rounds import Sample
 
 Samples = Mapping[str, Sequence[Sample]]
@@ -55,9 +54,8 @@ def added_ratio(samples: Samples, name: str) -> float:
 
 
 def p99_ratio(samples: Samples, name: str) -> Spread:
-    """Returns the spread of the p99 as a ratio to that of the bare application in the same round."""
-    rounds = zip(samples.get(name, ()), samples.get(BARE.name, ()), strict=False)
-    return Spread.of(one.p99_ms / bare.p99_ms for one, bare in rounds if not (one.lost or bare.lost))
+    """Returns the spread of the p99 as a ratio to that of the case's base."""
+    return spread(samples, name, lambda each: each.p99_ms / each.base_p99_ms)
 
 
 def share(part: float, whole: float) -> float:

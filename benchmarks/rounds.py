@@ -28,6 +28,7 @@ MESSAGES_PER_REQUEST: Final = 10
 """So many more messages than requests, for those of a block share the cost of opening its connections."""
 
 OPEN_RATE: Final = 1_000
+OPEN_BLOCKS: Final = 4
 ARRIVAL_SECONDS: Final = 30.0
 
 _SCRAPED: Final = re.compile(
@@ -41,7 +42,8 @@ class Plan:
 
     Attributes:
         requests: Answers to wait for under full load, from each server, in `BLOCKS` blocks.
-        open_requests: Requests of the open loop at `OPEN_RATE` per second; none for 0.
+        open_requests: Requests of the open loop at `OPEN_RATE` per second, to each server, in `OPEN_BLOCKS`
+            blocks; none for 0.
         client: `wrk` or `asyncio`, for full load.
     """
 
@@ -60,8 +62,9 @@ class Sample:
         whole_ratio: Of all CPU time of the two, no block left out.
         rate: Requests (or messages) per second under full load.
         base_rate: The same of the base.
-        p50_ms: Median latency in the open loop.
-        p99_ms: Its 99th percentile.
+        p50_ms: Median latency in the open loop, the median of its blocks.
+        p99_ms: The 99th percentile, likewise: a block in which the machine stood still is left out.
+        base_p99_ms: The same of the base.
         late_p99_ms: How late the client of the open loop was itself, 99th percentile.
         rss_mb: Resident memory after full load.
         lost: Why the round does not count; empty when it does.
@@ -74,6 +77,7 @@ class Sample:
     base_rate: float = math.nan
     p50_ms: float = math.nan
     p99_ms: float = math.nan
+    base_p99_ms: float = math.nan
     late_p99_ms: float = math.nan
     rss_mb: float = math.nan
     lost: str = ""
@@ -198,9 +202,18 @@ def _measure(sides: Sequence[Side], plan: Plan) -> dict[str, float]:
         "rss_mb": rss_mb(case.server.pid),
     }
     if plan.open_requests and not case.case.is_websocket:
-        paced = case.load_paced(plan.open_requests)
-        figures |= {"p50_ms": paced.p50_ms, "p99_ms": paced.p99_ms, "late_p99_ms": paced.late_p99_ms}
+        figures |= _measure_paced(case, base, plan.open_requests // OPEN_BLOCKS)
     return figures
+
+
+def _measure_paced(case: Side, base: Side, requests: int) -> dict[str, float]:
+    blocks = [(case.load_paced(requests), base.load_paced(requests)) for _ in range(OPEN_BLOCKS)]
+    return {
+        "p50_ms": statistics.median(mine.p50_ms for mine, _ in blocks),
+        "p99_ms": statistics.median(mine.p99_ms for mine, _ in blocks),
+        "base_p99_ms": statistics.median(other.p99_ms for _, other in blocks),
+        "late_p99_ms": statistics.median(load.late_p99_ms for block in blocks for load in block),
+    }
 
 
 def block_ratio(case: Sequence[float], base: Sequence[float]) -> float:

@@ -19,7 +19,7 @@ from benchmarks.memory import measure_memory
 from benchmarks.processes import cores
 from benchmarks.processors import measure_processors
 from benchmarks.results import Results
-from benchmarks.rounds import OPEN_RATE, Plan, Sample, run_round
+from benchmarks.rounds import BLOCKS, OPEN_RATE, Plan, Sample, run_round
 from benchmarks.route_memory import measure_route_memory
 from benchmarks.servers import Laboratory, Receiver
 from benchmarks.startup import measure_start_up
@@ -102,12 +102,21 @@ def run_rounds(
     for number in range(rounds):
         first = number % max(len(cases), 1)
         for case in (*cases[first:], *cases[:first]):
-            is_paced = case.kind is Kind.VARIANT
-            sample = run_round(laboratory, case, plan if is_paced else replace(plan, open_requests=0))
-            samples[case.name].append(sample)
-            outcome = f"did not count: {sample.lost}" if sample.lost else f"{sample.cpu_us:.0f} µs"
-            _tell(f"round {number + 1} of {rounds}  {case.name}: {outcome}")
+            for sample in _samples(laboratory, case, plan):
+                samples[case.name].append(sample)
+                outcome = f"did not count: {sample.lost}" if sample.lost else f"{sample.cpu_us:.0f} µs"
+                _tell(f"round {number + 1} of {rounds}  {case.name}: {outcome}")
     return samples
+
+
+def _samples(laboratory: Laboratory, case: Case, plan: Plan) -> Iterator[Sample]:
+    """Yields what a round measures of a case: one sample, or one for each of its pairs."""
+    if case.kind is not Kind.VARIANT:
+        plan = replace(plan, open_requests=0)
+    if case.pairs > 1:
+        plan = replace(plan, requests=max(plan.requests // 2, BLOCKS))
+    for _ in range(case.pairs):
+        yield run_round(laboratory, case, plan)
 
 
 def setting(selection: Selection) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +16,7 @@ IMPORT: Final = ("python", "-c", "import fastapi")
 
 @dataclass(frozen=True, slots=True)
 class StartUp:
-    """Seconds to start, the median of the repetitions.
+    """Seconds to start, of each repetition.
 
     Attributes:
         name: The case's.
@@ -24,23 +25,26 @@ class StartUp:
     """
 
     name: str
-    import_seconds: float
-    answer_seconds: float
+    import_seconds: tuple[float, ...]
+    answer_seconds: tuple[float, ...]
+
+
+def added_seconds(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Returns the median of the differences within a repetition: what a machine drifts by falls out."""
+    return statistics.median(one - other for one, other in zip(ours, theirs, strict=True))
 
 
 def measure_start_up(laboratory: Laboratory, repetitions: int) -> list[StartUp]:
-    """Starts each compared case so many times, interleaved."""
+    """Starts each compared case so many times, interleaved; each repetition begins one case later."""
     imports: dict[str, list[float]] = {case.name: [] for case in COMPARED}
     answers: dict[str, list[float]] = {case.name: [] for case in COMPARED}
-    for _ in range(repetitions):
-        for case in COMPARED:
+    for number in range(repetitions):
+        first = number % len(COMPARED)
+        for case in (*COMPARED[first:], *COMPARED[:first]):
             imports[case.name].append(_seconds_to_import(laboratory, case))
             with running(laboratory, case) as server:
                 answers[case.name].append(server.seconds_to_answer)
-    return [
-        StartUp(case.name, statistics.median(imports[case.name]), statistics.median(answers[case.name]))
-        for case in COMPARED
-    ]
+    return [StartUp(case.name, tuple(imports[case.name]), tuple(answers[case.name])) for case in COMPARED]
 
 
 def _seconds_to_import(laboratory: Laboratory, case: Case) -> float:

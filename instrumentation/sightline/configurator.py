@@ -9,7 +9,7 @@ from opentelemetry.sdk._configuration import _OTelSDKConfigurator
 from sightline.configuration_file import CONFIG_FILE_VARIABLE, load_configuration_file
 from sightline.deciding import decide_and_bound
 from sightline.environment import sanitize_environment, sdk_disabled
-from sightline.export_adoption import adopt_exporters
+from sightline.export_adoption import adopt_exporters, deferring_sessions
 from sightline_processors.report import logger
 
 
@@ -21,11 +21,14 @@ class SightlineConfigurator(_OTelSDKConfigurator):
             return
         sanitize_environment()
         try:
-            if path := os.environ.get(CONFIG_FILE_VARIABLE):
-                load_configuration_file(path)
-                kwargs = {}  # the file says it all; the SDK warns of anything beside it
-            super()._configure(**kwargs)  # type: ignore[no-untyped-call]
-            adopt_exporters()
+            with deferring_sessions() as arguments:
+                if path := os.environ.get(CONFIG_FILE_VARIABLE):
+                    load_configuration_file(path)
+                    kwargs = {}  # the file says it all; the SDK warns of anything beside it
+                else:
+                    kwargs.setdefault("exporter_args_map", arguments)
+                super()._configure(**kwargs)  # type: ignore[no-untyped-call]
+                adopt_exporters()
             decide_and_bound()
         except Exception as error:  # noqa: BLE001  fail open: the program starts without an SDK
             logger.warning(

@@ -8,7 +8,8 @@ SDK is not the one that this was tested with: the names are private (opentelemet
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -43,6 +44,25 @@ _adopted: list[Engine] = []
 def adopted_engine() -> Engine | None:
     """Returns the engine that delivers for this process; None where nothing was adopted."""
     return _adopted[0] if _adopted else None
+
+
+@contextmanager
+def deferring_sessions() -> Iterator[Any]:
+    """Yields the arguments for the exporters that the SDK constructs, by class, until they were adopted.
+
+    What is adopted then needs no session of `requests`; what is not gets it at the end. See `deferred`.
+    """
+    try:
+        from sightline_processors.export.deferred import DeferredSessions  # noqa: PLC0415  private names
+
+        sessions = DeferredSessions()
+    except ImportError:  # another exporter: it makes its sessions itself
+        yield {}
+        return
+    try:
+        yield sessions
+    finally:
+        sessions.open_those_in_use()
 
 
 def adopt_exporters() -> Engine | None:

@@ -16,6 +16,7 @@ from benchmarks.memory import Memory
 from benchmarks.report import BEGIN, END, PAGE, page, titled, with_results
 from benchmarks.results import Results
 from benchmarks.rounds import Sample
+from benchmarks.scenarios import UNSAMPLED, unsampled_share
 from benchmarks.startup import StartUp
 
 
@@ -28,23 +29,44 @@ def everything(ours=110.0):
     samples = {case.name: [sample(500.0)] * 3 for case in CASES}
     samples[BARE.name] = [sample(100.0)] * 3
     samples[OURS.name] = [sample(ours)] * 3
-    start_up = [StartUp(BARE.name, 0.3, 0.4), StartUp(CONTRIB.name, 0.8, 0.9), StartUp(OURS.name, 0.9, 1.0)]
+    start_up = [
+        StartUp(BARE.name, (0.3, 0.3, 0.5), (0.4, 0.4, 0.6)),
+        StartUp(CONTRIB.name, (0.8, 0.8, 1.6), (0.9, 0.9, 1.8)),
+        StartUp(OURS.name, (0.9, 1.2, 1.7), (1.0, 1.9, 1.9)),
+    ]
     memory = [Memory(name, 10, 50.0, 51.0) for name in ("bare", "bare + SDK", "Sightline", "down")]
     return Results(samples, start_up, memory, {"Command": "`make bench`"})
 
 
 def test_ratios_are_to_the_same_round_and_rounds_that_do_not_count_are_left_out():
     samples = {
-        BARE.name: [sample(100.0, p99_ms=2.0), sample(200.0, p99_ms=4.0), sample(100.0)],
         OURS.name: [
-            sample(110.0, p99_ms=2.0),
-            sample(240.0, base_us=200.0, p99_ms=8.0),
+            sample(110.0, p99_ms=2.0, base_p99_ms=2.0),
+            sample(240.0, base_us=200.0, p99_ms=8.0, base_p99_ms=4.0),
             sample(900.0, lost="spans are missing"),
         ],
     }
     assert cpu_ratio(samples, OURS.name).text(2) == "1.15 (1.10 to 1.20)"
     assert added_us(samples, OURS.name) == Spread(25.0, 10.0, 40.0)
     assert p99_ratio(samples, OURS.name) == Spread(1.5, 1.0, 2.0)
+
+
+def test_unsampled_requests_are_compared_with_sampled_ones():
+    samples = {
+        OURS.name: [sample(115.0), sample(120.0), sample(400.0, base_us=200.0)],
+        UNSAMPLED: [sample(95.0), sample(230.0, base_us=240.0), sample(190.0, base_us=200.0)],
+    }
+    assert unsampled_share(samples) == pytest.approx((1.2 * 0.95 - 1) / 0.2)
+
+
+@pytest.mark.parametrize(("p99", "is_met"), [(4.9, True), (5.1, False)])
+def test_the_p99_is_judged_by_that_of_the_bare_server_beside(p99, is_met):
+    samples = {
+        OURS.name: [sample(110.0, p99_ms=p99, base_p99_ms=4.0)],
+        BARE.name: [sample(100.0, p99_ms=1.0)],
+    }
+    judged = {each.name: each for each in budgets(samples, (), ())}
+    assert judged["p99 at 1,000 requests/s"].is_met is is_met
 
 
 def test_a_case_without_a_round_that_counts_has_no_figure():
@@ -75,7 +97,10 @@ def test_a_budget_is_met_or_not(ours, is_met):
     results = everything(ours)
     judged = {each.name: each for each in budgets(results.samples, results.start_up, results.memory)}
     assert judged["CPU per request, bare = 1"].is_met is is_met
-    assert judged["start-up over the stock command, an import"].is_met
+    added = "start-up over the stock command"
+    assert judged[f"{added}, an import"].is_met
+    assert judged[f"{added}, an import"].measured == "+100 ms"
+    assert judged[f"{added}, to the first answer"].measured == "+100 ms"
     assert judged["RSS over bare + SDK"].measured == "+0.0 MB"
 
 

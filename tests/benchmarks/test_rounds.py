@@ -1,6 +1,7 @@
 """A round counts when everything arrived that was sent, and says why when it does not."""
 
 import dataclasses
+import math
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from benchmarks import rounds
 from benchmarks.cases import CORRELATION_ID, OURS, SCENARIOS, VARIANTS, Arrival
 from benchmarks.load import Load
 from benchmarks.rounds import Plan, Side, block_ratio, run_round, verdict
+from benchmarks.runs import run_rounds
 from benchmarks.servers import Laboratory, Receiver, Server, free_port
 from benchmarks.workers import OURS as OURS_EVERYWHERE
 
@@ -96,6 +98,7 @@ def test_a_round_of_sightline_counts(laboratory):
     assert sample.base_rate > 0
     assert 10 < sample.rss_mb < 500
     assert 0 < sample.p50_ms <= sample.p99_ms
+    assert sample.base_p99_ms > 0
     assert laboratory.receivers[0].counts()["requests"] == 1 + 50 + 192 + 200
 
 
@@ -113,6 +116,15 @@ def test_a_round_compares_sightline_with_itself_where_that_is_the_base(laborator
     assert sample.lost == ""
     spans = [receiver.counts()["spans"] for receiver in laboratory.receivers]
     assert spans == [2 * 111, 111]
+
+
+def test_a_case_of_several_pairs_has_a_sample_of_each(laboratory):
+    case = with_our_distribution(dataclasses.replace(UNSAMPLED, pairs=2))
+    case = dataclasses.replace(case, base=with_our_distribution(OURS))
+    samples = run_rounds(laboratory, [case], Plan(60, 60, "asyncio"), 2)[case.name]
+    assert [sample.lost for sample in samples] == [""] * 4
+    assert all(math.isnan(sample.p99_ms) for sample in samples)
+    assert laboratory.receivers[1].counts()["requests"] == 1 + 50 + 24
 
 
 def test_a_round_with_the_collector_down_does_not_count(laboratory):

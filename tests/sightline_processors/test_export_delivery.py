@@ -625,10 +625,10 @@ def test_each_kind_of_fault_is_one_line_a_minute_without_what_came_over_the_netw
         status(503, ("retry-after", "SECRET-HEADER"), body=secret), status(503), status(503),
         status(307, ("location", "http://SECRET-HEADER/")), status(307), reset, reset, hang_up,
         status(200, ("content-type", "text/html"), body=secret), status(200, PROTOBUF, body=b"\xff"),
-        status(400, body=secret), status(401), reject(1), reject(2), drip(b"SECRET", 0.1), silent,
+        status(400, body=secret), status(401), reject(1), reject(2), drip(b"SECRET" * 5, 0.1), silent,
     ]  # fmt: skip
     with FaultyCollector(script=script) as collector, engine_of() as engine:
-        transport = http_transport(collector, timeout_seconds=0.1, headers=(("x-key", "SECRET-KEY"),))
+        transport = http_transport(collector, timeout_seconds=0.5, headers=(("x-key", "SECRET-KEY"),))
         processor = OtlpSpanProcessor(transport, limits(max_batch_items=5), engine)
         source = span_source(processor)
         for _ in range(20):

@@ -21,7 +21,8 @@ from tests.sightline_processors.faulty_collector import (
 )
 
 from sightline_processors.export import Delivered, Drop, Retry
-from sightline_processors.export.http_transport import HttpEndpoint, HttpTransport, _tls_context
+from sightline_processors.export.http_transport import HttpEndpoint, HttpTransport
+from sightline_processors.export.tls import tls_context
 
 SECONDS = 0.4
 SLACK_SECONDS = 0.4
@@ -276,7 +277,7 @@ def test_tls_shows_the_clients_certificate(certificates):
 
 
 def test_a_certificate_that_cannot_be_read_is_unreachable(certificates, tmp_path):
-    _tls_context.cache_clear()
+    tls_context.cache_clear()
     with FaultyCollector(context=certificates.context()) as collector:
         verdict = http_transport(collector, verify=str(tmp_path / "missing.pem")).post(BODY, 5)
         assert verdict.reason == "unreachable"

@@ -11,16 +11,11 @@ import io
 import socket
 import ssl
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
-
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
-from urllib3.util.ssl_ import create_urllib3_context
 
 from sightline_processors.export import reasons
 from sightline_processors.export.answers import MAX_BODY_BYTES, verdict_of_http
@@ -91,6 +86,8 @@ class HttpTransport:
         )
         self._settings = endpoint
         self._is_secure = parts.scheme == "https"
+        if self._is_secure:
+            self._tls_context = _import_tls_context()
         self._proxy = urlsplit(endpoint.proxy) if endpoint.proxy else None
         self._head = _head(endpoint, is_absolute=self._proxy is not None and not self._is_secure)
         self._connection: socket.socket | None = None
@@ -182,7 +179,7 @@ class HttpTransport:
     def _secured(self, connection: socket.socket, deadline: Deadline) -> ssl.SSLSocket:
         if self._proxy is not None:
             self._ask_for_tunnel(connection, deadline)
-        context = _tls_context(self._settings.verify, self._settings.client_certificate)
+        context = self._tls_context(self._settings.verify, self._settings.client_certificate)
         connection.settimeout(deadline.left())
         secured = context.wrap_socket(
             connection, server_hostname=self._address, do_handshake_on_connect=False
@@ -281,21 +278,10 @@ def _compressed(request: bytes, compression: str) -> bytes:
     return request
 
 
-@lru_cache(maxsize=16)
-def _tls_context(verify: str, client_certificate: tuple[str, str]) -> ssl.SSLContext:
-    """Returns what `requests` would use; reading the authorities takes some milliseconds."""
-    context = create_urllib3_context()
-    context.check_hostname = True
-    context.verify_mode = ssl.CERT_REQUIRED
-    authorities = verify or DEFAULT_CA_BUNDLE_PATH
-    if Path(authorities).is_dir():
-        context.load_verify_locations(capath=authorities)
-    else:
-        context.load_verify_locations(cafile=authorities)
-    certificate, key = client_certificate
-    if certificate:
-        context.load_cert_chain(certificate, key or None)
-    return context
+def _import_tls_context() -> Callable[[str, tuple[str, str]], ssl.SSLContext]:
+    from sightline_processors.export.tls import tls_context  # noqa: PLC0415  imports `requests`, a tenth of a start
+
+    return tls_context
 
 
 def _cause_of(error: Exception) -> str:

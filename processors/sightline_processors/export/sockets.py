@@ -1,5 +1,6 @@
 """Sockets of which every operation ends by one deadline, whatever the other side does."""
 
+import encodings.idna  # noqa: F401  what a look-up imports otherwise, in the thread of exports, beside a fork
 import io
 import socket
 import ssl
