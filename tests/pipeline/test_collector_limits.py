@@ -61,12 +61,12 @@ def collector(folder: Path, **http_settings: object) -> Iterator[tuple[str, int]
             process.kill()
 
 
-def attack(name: str, url: str, pid: int) -> int:
-    """Attacks 25 times, or until memory is beyond the limit; returns its peak."""
+def attack(name: str, url: str, pid: int, times: int) -> int:
+    """Attacks so many times, or until memory is beyond the limit; returns its peak."""
     encoding, body = ATTACKS[name]
     headers = PROTOBUF | ({"Content-Encoding": encoding} if encoding else {})
     content = body()
-    for _ in range(25):
+    for _ in range(times):
         with contextlib.suppress(httpx.HTTPError):
             httpx.post(f"{url}/v1/traces", content=content, headers=headers, timeout=2)
         if peak_bytes(pid) > CONTAINER_LIMIT_BYTES:
@@ -77,7 +77,7 @@ def attack(name: str, url: str, pid: int) -> int:
 @pytest.mark.parametrize("name", ATTACKS)
 def test_shipped_limits_keep_the_collector_in_its_memory_limit(name: str, tmp_path: Path) -> None:
     with collector(tmp_path) as (url, pid):
-        assert attack(name, url, pid) < CONTAINER_LIMIT_BYTES / 2
+        assert attack(name, url, pid, 25) < CONTAINER_LIMIT_BYTES / 2
 
 
 def test_deepest_value_that_is_let_in_fits_into_the_memory_limit(tmp_path: Path) -> None:
@@ -96,4 +96,5 @@ def test_deepest_value_that_is_let_in_fits_into_the_memory_limit(tmp_path: Path)
 @pytest.mark.parametrize("name", ATTACKS)
 def test_without_the_limits_the_same_attack_breaks_it(name: str, tmp_path: Path) -> None:
     with collector(tmp_path, **UNLIMITED) as (url, pid):
-        assert attack(name, url, pid) > CONTAINER_LIMIT_BYTES
+        # The window of a decoder is resident only once its memory is used again: any time may be it.
+        assert attack(name, url, pid, 250) > CONTAINER_LIMIT_BYTES
