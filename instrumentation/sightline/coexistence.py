@@ -17,12 +17,10 @@ from typing import Any
 import wrapt
 from opentelemetry import _logs, metrics, trace
 
-from sightline.middleware import FASTAPI_MARKER, SightlineMiddleware
-from sightline.names import SCOPE_EXCHANGE
+from sightline.middleware import SightlineMiddleware
+from sightline.names import FASTAPI_MARKER, SCOPE_EXCHANGE
 from sightline.options import capture_options
 from sightline.types import Receive, Scope, Send
-
-"""Scope key whose presence makes FastAPI's own telemetry stand aside."""
 
 STOCK_OPTIONS = frozenset(
     {

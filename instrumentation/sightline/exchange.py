@@ -113,11 +113,11 @@ class Exchange(ABC):
         ):
             span: Any
             try:
-                span, self._correlation_bytes, self.context = roots.ready.pop()
+                span, self._correlation_bytes, self.context, is_sampled = roots.ready.pop()
             except IndexError:
-                span, self._correlation_bytes, self.context = roots.make_ready()
+                span, self._correlation_bytes, self.context, is_sampled = roots.make_ready()
             self.span = span
-            if roots.are_sampled:
+            if is_sampled:
                 span._facts = facts  # noqa: SLF001
                 span._start_time = started  # noqa: SLF001
                 try:
@@ -229,7 +229,7 @@ class Exchange(ABC):
         """Passes one message on to the application; is its `receive`."""
 
     @abstractmethod
-    def __call__(self, message: Message) -> Awaitable[None]:
+    def send(self, message: Message) -> Awaitable[None]:
         """Passes one message of the application on to the server; is its `send`."""
 
     def _call_hook(self, hook: Callable[..., Any], *arguments: object) -> None:

@@ -1,9 +1,8 @@
 """One HTTP exchange, from the first byte of the request to the last byte of the response.
 
-The exchange is itself the `send` callable that the application gets. It ends exactly once, in `_end`:
-at the last body byte, or when the application returns or raises without having sent one. An exception
-that a server-error middleware turns into a 500 arrives after that byte; the clock has stopped by then,
-and the exchange waits for it (`__call__`).
+It ends exactly once, in `_end` or `_complete`: at the last body byte, or when the application returns or
+raises without having sent one. An exception that a server-error middleware turns into a 500 arrives after
+that byte; the clock has stopped by then, and the exchange waits for it (`send`).
 """
 
 import asyncio
@@ -81,7 +80,7 @@ class HttpExchange(Exchange):
             self._call_hook(self._options.client_request_hook, self.scope, message)
         return message
 
-    def __call__(self, message: Message) -> Awaitable[None]:  # noqa: C901, PLR0912  the way of each response
+    def send(self, message: Message) -> Awaitable[None]:  # noqa: C901, PLR0912  the way of each response
         """Passes one message of the application on to the server; is the application's `send`."""
         # Not a coroutine itself: most messages go on with nothing left to do after them.
         try:
@@ -109,10 +108,14 @@ class HttpExchange(Exchange):
                 ):
                     self._has_length = True
                     ours = (shared.correlation_header, self._correlation_bytes)
-                    message = {**message, "headers": [*headers, ours]}
+                    message = {**message}  # and then the item: in one expression it takes half as long again
+                    message["headers"] = [*headers, ours]
                 else:
                     message = self._with_correlation_header(message)
-                status = self._status_code = int(message["status"])
+                status = message["status"]
+                if type(status) is not int:  # an IntEnum, as a rule
+                    status = int(status)
+                self._status_code = status
                 if shared.has_access_log:
                     self._tell_access_log(status)
                 # Not where an `except` block that may raise again sends a 5xx, and not where more is to come.

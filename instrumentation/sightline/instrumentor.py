@@ -32,6 +32,7 @@ from sightline.executors import carry_context_into_executors, release_executors
 from sightline.forks import keep_forks_apart
 from sightline.logs import add_ids_to_records, export_records, restore_logging
 from sightline.middleware import UNDECIDED, SightlineMiddleware, otherwise, serve
+from sightline.middleware_stack import serve_captured
 from sightline.options import CaptureOptions, capture_options
 from sightline.outgoing_calls import watch_clients
 from sightline.propagation import propagate_correlation, release_propagation
@@ -243,4 +244,5 @@ def _decide(app: Any, decision: "Decision") -> None:
 def _middleware(app: Any, options: CaptureOptions) -> SightlineMiddleware:
     from fastapi.applications import FastAPI  # noqa: PLC0415  loaded by now: the application is one
 
-    return SightlineMiddleware(MethodType(_originals[FastAPI], app), options)
+    serving = serve_captured(_originals[FastAPI], type(app))
+    return SightlineMiddleware(MethodType(serving, app), options)

@@ -11,7 +11,7 @@ from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled
 from sightline.exchange import Exchange
 from sightline.http_exchange import HttpExchange
 from sightline.logs import remember_context, remember_finished
-from sightline.names import SCOPE_EXCHANGE
+from sightline.names import FASTAPI_MARKER, SCOPE_EXCHANGE
 from sightline.options import CaptureOptions, capture_options
 from sightline.recorder import Recorder
 from sightline.routes import watch_dispatch
@@ -19,9 +19,6 @@ from sightline.types import ASGIApp, Receive, Scope, Send
 from sightline.websocket_exchange import WebSocketExchange
 from sightline_processors.report import report
 from sightline_processors.tracing.current_context import attach, get_current, reset
-
-FASTAPI_MARKER: Final = "fastapi.telemetry"
-"""Scope key by which FastAPI knows that a request is traced and measured already."""
 
 UNDECIDED: Final[tuple[int, None]] = (0, None)
 """Stands for a missing attribute `_sightline`: the identity of its owner, and what captures it."""
@@ -73,7 +70,7 @@ async def serve(  # noqa: C901, PLR0912  the way of every request, in one piece:
     token = attach(exchange.context)
     app = middleware.app  # before the call: as a method it is looked up the long way
     try:
-        await app(scope, exchange.receive, exchange)
+        await app(scope, exchange.receive, exchange.send)
     except BaseException as error:
         if isinstance(error, Exception):
             remember_context(error, exchange.context)

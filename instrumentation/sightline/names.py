@@ -67,6 +67,8 @@ REQUEST_BODY_SIZE: Final = "http.server.request.body.size"
 RESPONSE_BODY_SIZE: Final = "http.server.response.body.size"
 
 # ASGI scope keys
+FASTAPI_MARKER: Final = "fastapi.telemetry"
+"""By which FastAPI knows that a request is traced and measured already."""
 SCOPE_EXCHANGE: Final = "sightline.exchange"
 """Marks a scope that Sightline already captures; its value is the exchange."""
 SCOPE_MOUNTS: Final = "sightline.mounts"

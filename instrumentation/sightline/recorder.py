@@ -168,7 +168,7 @@ class Recorder:
         tracer = self.server_tracer
         if not (self.is_plain and isinstance(tracer, ServerTracer)):
             return None
-        return tracer if tracer.has_one_answer else None
+        return tracer if tracer.knows_roots else None
 
     def excludes(self, scope: Scope, by_name: Mapping[bytes, bytes]) -> bool:
         """Tells whether a request is a probe, which no objective judges."""

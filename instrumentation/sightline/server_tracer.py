@@ -52,8 +52,9 @@ _new = object.__new__
 _new_context = tuple.__new__
 _NOTHING: Final = Context()
 
-ReadySpan = tuple[Span, bytes, Context]
-"""A span, the correlation ID that follows from it, and the context of a request that has both."""
+ReadySpan = tuple[Span, bytes, Context, bool | None]
+"""A span, the correlation ID that follows from it, the context of a request that has both, and whether the
+span is exported; one that is not only carries its IDs."""
 
 
 class ForeignTracer:
@@ -88,9 +89,8 @@ class ServerTracer:
     Attributes:
         tracer: The same.
         known: Its processors, while they are ours alone and nothing else stands against the short way.
-        has_one_answer: Whether the sampler decides about all root spans alike.
-        are_sampled: Whether spans that are made ahead are exported; otherwise they only carry their IDs.
-        ready: Spans that were made ahead, each with its correlation ID and its context; a request takes one.
+        knows_roots: Whether the trace ID alone says what the sampler decides about a root span.
+        ready: Spans that were made ahead, each with what goes with it; a request takes one.
     """
 
     def __init__(self, tracer: SdkTracer, requests: RequestMetrics, options: CaptureOptions) -> None:
@@ -113,7 +113,7 @@ class ServerTracer:
         self._decisions = [_decision(tracer, parent) for parent in _PARENTS]
         root = _decision(tracer, None)
         self._root = (root, _RANDOM_SAMPLED if root else _RANDOM)
-        self.has_one_answer, self.are_sampled = root is not None, bool(root)
+        self.knows_roots = known_decision(tracer.sampler, None, 0) is not None
         self._seen: Any = None
         self._direct: EncodedSpanProcessor | None = None
         # The same processor, where it decides at the end of a request whether its span is encoded.
@@ -138,11 +138,14 @@ class ServerTracer:
 
     def make_ready(self) -> ReadySpan:
         """Makes root spans ahead, with what every request of the application gives them; returns one."""
-        sampled, flags = self._root
+        (always, flags), sampled = self._root, self._root[0]
         tracer, direct, options = self.tracer, self._direct, self._options
         made: list[ReadySpan] = []
         for _ in range(MADE_AHEAD):
             trace_id = random_bits(128)
+            if always is None:
+                sampled = known_decision(tracer.sampler, None, trace_id)
+                flags = _RANDOM_SAMPLED if sampled else _RANDOM
             identity = hexlify(trace_id.to_bytes(16, "big"))  # twice as fast as to format it
             own = _new_context(SpanContext, (trace_id, random_bits(64), False, flags, NO_STATE, True))
             span: Any
@@ -157,7 +160,7 @@ class ServerTracer:
                 span = _new(NonRecordingSpan)
                 span._context = own
             context = request_context(_NOTHING, span, identity.decode(), options)
-            made.append((span, identity, context))
+            made.append((span, identity, context, sampled))
         one = made.pop()
         self.ready += made
         return one

@@ -83,7 +83,7 @@ class WebSocketExchange(Exchange):
         if self._options.client_request_hook is not None:
             self._call_hook(self._options.client_request_hook, self.scope, message)
 
-    async def __call__(self, message: Message) -> None:
+    async def send(self, message: Message) -> None:
         """Passes one message of the application on to the server; a close ends the exchange."""
         span = None
         try:

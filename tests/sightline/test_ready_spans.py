@@ -5,7 +5,7 @@ import os
 import pytest
 from opentelemetry.propagate import get_global_textmap, set_global_textmap
 from opentelemetry.propagators.composite import CompositePropagator
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, TraceIdRatioBased
 from opentelemetry.trace import get_current_span
 from tests.sightline.test_server_span import Seen, Sink, instrumented, make_app, plain, serve
 
@@ -139,6 +139,39 @@ def test_what_is_not_sampled_is_made_ahead_too_and_exports_nothing(sink, made):
     assert not sink.spans
     serve(app, headers=TRACED)  # the caller has decided
     assert len(sink.spans) == 1
+
+
+def test_a_ratio_decides_by_the_trace_id_of_each(sink, made):
+    sampler = TraceIdRatioBased(0.5)
+    app = settled(sink, sampler=ParentBased(sampler))
+    sink.items.clear()
+    count = 16 * MADE_AHEAD
+    identities = [int(identity_of(serve(app)), 16) for _ in range(count)]
+    kept = [
+        identity for identity in identities if identity & TraceIdRatioBased.TRACE_ID_LIMIT < sampler.bound
+    ]
+    assert len(made) == 16
+    assert [int.from_bytes(span.trace_id, "big") for span in sink.spans] == kept
+    assert 0.3 < len(kept) / count < 0.7
+
+
+def test_the_flags_of_a_span_that_was_made_ahead_are_its_own(sink, made):
+    app, seen = make_app(), []
+
+    @app.get("/inside")
+    async def inside():
+        seen.append(get_current_span())
+
+    settled(sink, app=app, sampler=TraceIdRatioBased(0.5))
+    for _ in range(2 * MADE_AHEAD):
+        serve(app, "/inside")
+    assert made
+    contexts = [span.get_span_context() for span in seen]
+    assert {context.trace_flags.sampled for context in contexts} == {True, False}
+    assert [span.is_recording() for span in seen] == [False] * len(seen)  # they are over
+    assert {context.trace_id.to_bytes(16, "big") for context in contexts if context.trace_flags.sampled} == {
+        span.trace_id for span in sink.spans if span.name == "GET /inside"
+    }
 
 
 def test_a_disabled_tracer_makes_no_span(sink, made):
