@@ -3,6 +3,7 @@
 import asyncio
 import json
 import traceback
+from typing import Any
 
 import pytest
 from asgi import call, http_scope
@@ -16,7 +17,7 @@ OUTER = {"FastAPI.__call__", "Starlette.__call__"}
 
 def application(cls=FastAPI):
     """Returns an application that answers with its scope, and which of the outer calls were on the way."""
-    app = cls()
+    app: Any = cls()
 
     def seen(scope):
         calls = {frame.f_code.co_qualname for frame, _ in traceback.walk_stack(None)}
@@ -129,7 +130,7 @@ NEXT_FASTAPI = {
 @pytest.mark.parametrize("more", NEXT_FASTAPI.values(), ids=NEXT_FASTAPI)
 def test_a_fastapi_that_does_more_is_called(more):
     """A function of FastAPI's module, as a later version may have it."""
-    names = {"__name__": "fastapi.applications", "Starlette": Starlette}
+    names: dict[str, Any] = {"__name__": "fastapi.applications", "Starlette": Starlette}
     lines = (
         "async def call(self, scope, receive, send):",
         f" {more}",
