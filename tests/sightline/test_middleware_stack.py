@@ -17,7 +17,7 @@ OUTER = {"FastAPI.__call__", "Starlette.__call__"}
 
 def application(cls=FastAPI):
     """Returns an application that answers with its scope, and which of the outer calls were on the way."""
-    app: Any = cls()
+    app: FastAPI = cls()
 
     def seen(scope):
         calls = {frame.f_code.co_qualname for frame, _ in traceback.walk_stack(None)}
