@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import processes
 import pytest
 
 from .otlp_payloads import Json, attributes, resource
@@ -49,13 +50,16 @@ service:
 """
 
 
+_given: set[int] = set()
+
+
 def free_addresses(count: int) -> list[str]:
-    """Returns loopback addresses with ports that nobody listens on."""
-    sockets = [socket.create_server((HOST, 0)) for _ in range(count)]
-    found = [f"{HOST}:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
-        each.close()
-    return found
+    """Returns loopback addresses with ports that nobody listens on, below those of outgoing connections."""
+    first_outgoing = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    candidates = set(random.sample(range(10_000, first_outgoing), 200)) - _given
+    free = [port for port in candidates if processes.is_port_free(HOST, port)][:count]
+    _given.update(free)
+    return [f"{HOST}:{port}" for port in free]
 
 
 @dataclass
