@@ -51,6 +51,8 @@ def _next_call(cls: type) -> object:
     """Returns what `super().__call__` is in FastAPI, for the applications of a class."""
     from fastapi.applications import FastAPI  # noqa: PLC0415  loaded by now
 
+    if FastAPI not in cls.__mro__:  # that of a module which has been loaded anew
+        return None
     after = cls.__mro__[cls.__mro__.index(FastAPI) + 1 :]
     return next((vars(base)["__call__"] for base in after if "__call__" in vars(base)), None)
 

@@ -142,6 +142,11 @@ def test_a_fastapi_that_does_more_is_called(more):
     assert serve_captured(names["call"], FastAPI) is not names["call"]
 
 
+def test_applications_of_a_module_that_was_loaded_anew_are_served_as_ever():
+    former = type("FastAPI", (Starlette,), {"__module__": "fastapi.applications"})
+    assert serve_captured(former.__call__, former) is former.__call__
+
+
 def test_an_application_whose_middlewares_raise_raises(telemetry):
     app = application()
 
