@@ -138,12 +138,13 @@ class ServerTracer:
 
     def make_ready(self) -> ReadySpan:
         """Makes root spans ahead, with what every request of the application gives them; returns one."""
-        (always, flags), sampled = self._root, self._root[0]
+        sampled, flags = self._root
+        depends_on_id = sampled is None
         tracer, direct, options = self.tracer, self._direct, self._options
         made: list[ReadySpan] = []
         for _ in range(MADE_AHEAD):
             trace_id = random_bits(128)
-            if always is None:
+            if depends_on_id:
                 sampled = known_decision(tracer.sampler, None, trace_id)
                 flags = _RANDOM_SAMPLED if sampled else _RANDOM
             identity = hexlify(trace_id.to_bytes(16, "big"))  # twice as fast as to format it
