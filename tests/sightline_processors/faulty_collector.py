@@ -228,7 +228,7 @@ class FaultyCollector:
                     self.requests.append(request)
                     behaviour = self.script.pop(0) if self.script else self.then
                 behaviour(self, connection, request)
-        except OSError:
+        except (OSError, ValueError):  # ValueError: TLS, closed at the end of the `with` block
             pass
         finally:
             connection.close()

@@ -4,7 +4,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import grpc  # type: ignore[import-untyped]  # its authors publish no types
 import pytest
@@ -13,6 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo  # type: ignore[import-untyped]  # no types
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # no types
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from tests.servers.relay import pump
 from tests.sightline_processors.certificates import make_certificates
 from tests.sightline_processors.export_support import engine_of, limits, span_source, until
 from tests.sightline_processors.faulty_collector import partial_success
@@ -200,12 +201,6 @@ def test_tls_with_an_authority(tmp_path):
 def test_compression_is_the_channels(compression):
     sent = []
 
-    def pump(source, target, counted):
-        with suppress(OSError):
-            while chunk := source.recv(65536):
-                counted.append(len(chunk))
-                target.sendall(chunk)
-
     with serving() as (collector, target), socket.create_server(("127.0.0.1", 0)) as listener:
         collector.script = [lambda _: b""]
 
@@ -214,10 +209,9 @@ def test_compression_is_the_channels(compression):
             host, _, port = target.partition(":")
             server = socket.create_connection((host, int(port)))
             with client, server:
-                back = threading.Thread(target=pump, args=(server, client, []))
+                back = threading.Thread(target=pump, args=(server, client))
                 back.start()
-                pump(client, server, sent)
-                server.shutdown(socket.SHUT_RDWR)
+                pump(client, server, sent.append)
                 back.join()
 
         thread = threading.Thread(target=relay)

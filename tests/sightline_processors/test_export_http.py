@@ -3,8 +3,10 @@
 import socket
 import threading
 import time
+from contextlib import contextmanager, suppress
 
 import pytest
+from tests.servers.relay import pump
 from tests.sightline_processors.certificates import make_certificates
 from tests.sightline_processors.export_support import http_transport
 from tests.sightline_processors.faulty_collector import (
@@ -290,10 +292,10 @@ def test_a_handshake_ends_by_the_deadline(behaviour):
 
         def serve():
             connection, _ = listener.accept()
-            while not ended.wait(0.05):
-                if behaviour is not silent:
-                    connection.sendall(b"\x16")
-            connection.close()
+            with connection, suppress(OSError):  # the transport may have closed before `ended`
+                while not ended.wait(0.05):
+                    if behaviour is not silent:
+                        connection.sendall(b"\x16")
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -321,37 +323,35 @@ def test_a_proxy_gets_the_whole_address(collector):
     assert request.headers["proxy-authorization"] == "Basic dTpw"
 
 
+@contextmanager
 def tunnel(asked, destination, code=200):
-    """Serves one CONNECT and passes bytes on."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def pump(source, target):
-        while chunk := source.recv(65536):
-            target.sendall(chunk)
-        target.close()
+    """Serves one CONNECT and passes bytes on; is over when both sides have closed."""
 
     def serve():
-        with listener:
-            connection, _ = listener.accept()
-        asked.append(connection.recv(65536))
-        connection.sendall(b"HTTP/1.1 %d Whatever\r\n\r\n" % code)
-        if code != 200:
-            connection.close()
-            return
-        upstream = socket.create_connection(("127.0.0.1", destination))
-        back = threading.Thread(target=pump, args=(upstream, connection), daemon=True)
-        back.start()
-        pump(connection, upstream)
-        back.join(2)
+        connection, _ = listener.accept()
+        with connection:
+            asked.append(connection.recv(65536))
+            connection.sendall(b"HTTP/1.1 %d Whatever\r\n\r\n" % code)
+            if code == 200:
+                with socket.create_connection(("127.0.0.1", destination)) as upstream:
+                    back = threading.Thread(target=pump, args=(upstream, connection))
+                    back.start()
+                    pump(connection, upstream)
+                    back.join()
 
-    threading.Thread(target=serve, daemon=True).start()
-    return f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join()
 
 
 def test_a_proxy_opens_a_tunnel_for_https(certificates):
     asked = []
-    with FaultyCollector(context=certificates.context()) as collector:
-        proxy = tunnel(asked, collector.port)
+    with (
+        FaultyCollector(context=certificates.context()) as collector,
+        tunnel(asked, collector.port) as proxy,
+    ):
         transport = http_transport(
             collector,
             verify=str(certificates.authority),
@@ -365,8 +365,8 @@ def test_a_proxy_opens_a_tunnel_for_https(certificates):
 
 
 def test_a_proxy_that_refuses_is_no_delivery(certificates):
-    proxy = tunnel([], 0, code=407)
-    verdict = http_transport("https://127.0.0.1:1", proxy=proxy).post(BODY, 5)
+    with tunnel([], 0, code=407) as proxy:
+        verdict = http_transport("https://127.0.0.1:1", proxy=proxy).post(BODY, 5)
     assert verdict.reason == "unreachable"
 
 
