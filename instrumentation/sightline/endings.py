@@ -28,6 +28,8 @@ EXCLUDED: Final = 2
 """Flag of a request that no objective judges: a probe."""
 GONE: Final = 4
 """Flag of a request whose client was gone before its response was complete."""
+NESTED: Final = 8
+"""Flag of a request whose scope has got `SCOPE_ROUTE` or `SCOPE_MOUNTS`, which tell its route too."""
 
 
 class Ending:

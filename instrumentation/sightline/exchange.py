@@ -23,12 +23,12 @@ from opentelemetry.trace import (
 
 from sightline import correlation, exceptions, names
 from sightline.attributes import full_url
-from sightline.endings import EXCLUDED, Ending
+from sightline.endings import EXCLUDED, NESTED, Ending
 from sightline.options import CaptureOptions
 from sightline.recorder import Recorder
 from sightline.request_context import request_context
 from sightline.request_facts import RequestFacts, connection_of, facts_of
-from sightline.server_span import ServerSpan, requested, target_of
+from sightline.server_span import ServerSpan
 from sightline.types import Attributes, Message, RawHeader, Receive, Scope, Send, ServerRequestHook
 from sightline_processors.report import report
 from sightline_processors.tracing.ids import random_span_id, random_trace_id
@@ -65,7 +65,7 @@ class Exchange(ABC):
 
     # Set where they are true, and not read before on the way of most requests.
     is_over = False
-    _has_length = False
+    _has_length = True
     _response_attributes: Attributes = NO_ATTRIBUTES
     _queue_seconds: float | None = None
 
@@ -75,11 +75,10 @@ class Exchange(ABC):
     _request_bytes: int | None
     _flags: int
 
-    def __init__(  # noqa: C901  see below
+    def __init__(
         self, recorder: Recorder, current: Context, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        # The way of every request: in one piece, because each call on it is felt in `make bench`.
-        started = self._started_unix_ns = time_ns()
+        self._started_unix_ns = time_ns()
         self._clock_started_ns = perf_counter_ns()
         self.scope = scope
         self._receive = receive
@@ -98,36 +97,10 @@ class Exchange(ABC):
             if len(by_name) < len(headers):
                 facts = facts_of(recorder, scope, headers, by_name)
         shared = self._shared = facts.shared
-        # Most requests bring no trace and no correlation ID.
         brings = not by_name.keys().isdisjoint(recorder.telling_headers)
-        is_w3c = propagate._HTTP_TEXT_FORMAT is recorder.w3c_propagator  # noqa: SLF001
-        roots = recorder.roots
-        if (
-            roots is not None
-            and not brings
-            and not current
-            and is_w3c
-            and shared.is_usual
-            and roots.tracer.span_processor._span_processors is roots.known  # noqa: SLF001
-            and roots.tracer._tracer_config.is_enabled  # noqa: SLF001
-        ):
-            span: Any
-            try:
-                span, self._correlation_bytes, self.context, is_sampled = roots.ready.pop()
-            except IndexError:
-                span, self._correlation_bytes, self.context, is_sampled = roots.make_ready()
-            self.span = span
-            if is_sampled:
-                span._facts = facts  # noqa: SLF001
-                span._start_time = started  # noqa: SLF001
-                try:
-                    span._target = requested(scope)  # noqa: SLF001
-                except KeyError:  # ASGI does not ask for all of them
-                    span._target = target_of(scope)  # noqa: SLF001
-        else:
-            if brings or not is_w3c:
-                current = recorder.extract(headers, by_name, current)
-            self._start(facts, headers, by_name, current)
+        if brings or propagate._HTTP_TEXT_FORMAT is not recorder.w3c_propagator:  # noqa: SLF001
+            current = recorder.extract(headers, by_name, current)
+        self._start(facts, headers, by_name, current)
         if shared.active is not None:
             shared.active.started += 1
         else:
@@ -155,10 +128,10 @@ class Exchange(ABC):
         recorder, scope = self._recorder, self.scope
         by_name = dict(headers)
         if recorder.excludes(scope, by_name):
-            self._flags = EXCLUDED
+            self._flags |= EXCLUDED
         options = recorder.options
         if options.excludes_urls and options.excluded_urls.url_disabled(full_url(scope)):
-            self._flags = EXCLUDED
+            self._flags |= EXCLUDED
             return _unsampled()
         capture = options.captured_request_headers
         captured = None if capture is None else capture.attributes(headers)
@@ -197,7 +170,7 @@ class Exchange(ABC):
             identity = b"%032x" % (span.get_span_context().trace_id or random_trace_id())
         if type(span) is ServerSpan and span._built is None:  # noqa: SLF001
             span.correlation_bytes = identity
-        elif type(span) is not NonRecordingSpan:
+        elif not isinstance(span, NonRecordingSpan):
             span.set_attribute(names.CORRELATION_ID, identity.decode("ascii"))
         return identity
 
@@ -211,6 +184,10 @@ class Exchange(ABC):
                 "replaced a correlation ID that is not valid; an ID is 1 to 128 of A-Za-z0-9._:/+=@-",
             )
         return chosen
+
+    def nest(self) -> None:
+        """Is told that the scope has got `SCOPE_ROUTE` or `SCOPE_MOUNTS`."""
+        self._flags |= NESTED
 
     def begin(self, hook: ServerRequestHook) -> None:
         """Calls the user's hook, once the exchange is complete."""
@@ -243,11 +220,10 @@ class Exchange(ABC):
         name = self._shared.correlation_header
         headers = message.get("headers") or ()
         present = dict(headers)
-        if b"content-length" in present:
-            self._has_length = True
-        elif not b"".join(present).islower():
-            # ASGI says lower case; not every application does.
-            present = {bytes(key).lower(): value for key, value in headers}
+        if b"content-length" not in present:
+            if not b"".join(present).islower():
+                # ASGI says lower case; not every application does.
+                present = {bytes(key).lower(): value for key, value in headers}
             self._has_length = b"content-length" in present
         headers = [*headers] if name in present else [*headers, (name, self._correlation_bytes)]
         propagator = propagators._RESPONSE_PROPAGATOR  # noqa: SLF001  behind a function that only returns it

@@ -5,13 +5,16 @@ raises without having sent one. An exception that a server-error middleware turn
 that byte; the clock has stopped by then, and the exchange waits for it (`send`).
 """
 
+# ruff: noqa: SLF001  `open_ready` is the constructor of what was made ahead; the SDK hides what it looks at
+
 import asyncio
 import sys
 import traceback
 from collections.abc import Awaitable
-from time import perf_counter_ns
+from time import perf_counter_ns, time_ns
 from typing import Final
 
+from opentelemetry import propagate
 from opentelemetry.instrumentation import propagators
 from opentelemetry.trace import NonRecordingSpan
 
@@ -27,11 +30,13 @@ from sightline.endings import (
     Ending,
 )
 from sightline.exchange import NO_ATTRIBUTES, Exchange
-from sightline.names import SCOPE_MOUNTS, SCOPE_ROUTE
+from sightline.recorder import Recorder
+from sightline.request_facts import connection_of, facts_of
 from sightline.request_metrics import PENDING_MASK, Measurement
 from sightline.saturation import snapshot
-from sightline.server_span import ServerSpan
-from sightline.types import Message
+from sightline.server_span import ServerSpan, requested, target_of
+from sightline.server_tracer import ServerTracer
+from sightline.types import Message, Receive, Scope, Send
 from sightline_processors.report import report
 
 _NOT_FINISHED: Final = "could not finish the telemetry of a request"
@@ -104,18 +109,14 @@ class HttpExchange(Exchange):
                 if (
                     b"content-length" in present
                     and shared.correlation_header not in present
-                    and propagators._RESPONSE_PROPAGATOR is None  # noqa: SLF001  behind a mere function
+                    and propagators._RESPONSE_PROPAGATOR is None  # behind a mere function
                 ):
-                    self._has_length = True
                     ours = (shared.correlation_header, self._correlation_bytes)
                     message = {**message}  # and then the item: in one expression it takes half as long again
                     message["headers"] = [*headers, ours]
                 else:
                     message = self._with_correlation_header(message)
-                status = message["status"]
-                if type(status) is not int:  # an IntEnum, as a rule
-                    status = int(status)
-                self._status_code = status
+                status = self._status_code = message["status"]
                 if shared.has_access_log:
                     self._tell_access_log(status)
                 # Not where an `except` block that may raise again sends a 5xx, and not where more is to come.
@@ -239,11 +240,10 @@ class HttpExchange(Exchange):
 
     def _complete(self, response_bytes: int) -> None:
         """Ends a request whose whole response is about to be sent: `_end`, without what is not so then."""
-        span = self.span
+        clock_ended_ns = perf_counter_ns()
         self.is_over = True
+        duration_ns = clock_ended_ns - self._clock_started_ns
         shared = self._shared
-        duration_ns = perf_counter_ns() - self._clock_started_ns
-        ended_unix_ns = self._started_unix_ns + duration_ns
         scope, included = self.scope, 0  # the look-up of `SharedFacts.ending`, without its call
         if "fastapi" in scope:
             included = id(scope["fastapi"].get("effective_route_context"))
@@ -258,24 +258,26 @@ class HttpExchange(Exchange):
                 self._flags,
             )
         )
-        if ending is None or SCOPE_ROUTE in scope or SCOPE_MOUNTS in scope:
+        if ending is None:
             ending = shared.ending(scope, self._status_code, COMPLETED, None, self._flags)
-        is_held_back = False
         if duration_ns > ending.watched_over_ns:
             self._end_after(duration_ns, response_bytes)
             return
+        span = self.span
+        is_held_back = False
         if type(span) is ServerSpan:
-            if span._built is None and span._end_time is None and span._direct is not None:  # noqa: SLF001
-                span._end_time = ended_unix_ns  # noqa: SLF001  `finish`, without its call
-                span._ending = ending  # noqa: SLF001
+            ended_unix_ns = span._start_time + duration_ns
+            if span._built is None and span._end_time is None and span._direct is not None:
+                span._end_time = ended_unix_ns  # `finish`, without its call
+                span._ending = ending
                 is_held_back = True
             else:
                 is_held_back = span.finish(ending, NO_ATTRIBUTES, None, ended_unix_ns)
-        elif type(span) is not NonRecordingSpan:
+        elif not isinstance(span, NonRecordingSpan):
             self._end_after(duration_ns, response_bytes)
             return
         measurement = (
-            ending, duration_ns, self._request_bytes, response_bytes, span, ended_unix_ns, is_held_back
+            ending, duration_ns, self._request_bytes, response_bytes, span, clock_ended_ns, is_held_back
         )  # fmt: skip
         if ending.is_buffered:
             pending = shared.pending
@@ -295,8 +297,8 @@ class HttpExchange(Exchange):
         """Ends span and metrics with the same two clock readings; runs once per exchange."""
         self.is_over = True
         shared = self._shared
-        duration_ns = (self._clock_stopped_ns or perf_counter_ns()) - self._clock_started_ns
-        ended_unix_ns = self._started_unix_ns + duration_ns
+        clock_ended_ns = self._clock_stopped_ns or perf_counter_ns()
+        duration_ns = clock_ended_ns - self._clock_started_ns
         ending = shared.ending(
             self.scope, self._status_code, reason, error_type, self._flags | STREAM * self._is_stream
         )
@@ -305,8 +307,9 @@ class HttpExchange(Exchange):
         span = self.span
         is_held_back = False
         if type(span) is ServerSpan:
+            ended_unix_ns = span._start_time + duration_ns
             is_held_back = span.finish(ending, self._response_attributes, description, ended_unix_ns)
-        elif type(span) is not NonRecordingSpan:
+        elif not isinstance(span, NonRecordingSpan):
             self._end_span(ending, NO_ATTRIBUTES, description=description, duration_ns=duration_ns)
         measurement = (
             ending,
@@ -314,7 +317,7 @@ class HttpExchange(Exchange):
             self._request_bytes,
             self._response_bytes,
             span,
-            ended_unix_ns,
+            clock_ended_ns,
             is_held_back,
         )
         if ending.is_buffered:
@@ -330,7 +333,7 @@ class HttpExchange(Exchange):
         """Returns how a request ended that took long; its span says how busy the process was."""
         if ending.slow is not None and duration_ns > ending.slow_over_ns:
             ending = ending.slow
-        recorder = self._recorder
+        recorder, status_code = self._recorder, self._status_code
         seconds = duration_ns / 1e9
         busy = snapshot(duration_seconds=seconds, queue_seconds=self._queue_seconds)
         self._response_attributes = {**self._response_attributes, **busy}
@@ -341,7 +344,7 @@ class HttpExchange(Exchange):
                 context=self.context,
                 method=self._shared.method,
                 route=ending.outcome.route,
-                status_code=self._status_code,
+                status_code=None if status_code is None else int(status_code),
                 correlation_id=self.correlation_id,
                 more=busy,
             )
@@ -368,3 +371,52 @@ class HttpExchange(Exchange):
         if self._first_byte_ns is not None:
             seconds = (self._first_byte_ns - self._clock_started_ns) / 1e9
             self._recorder.record_first_byte(seconds, ending.outcome, ending.reason, self.context)
+
+
+def open_ready(
+    recorder: Recorder, roots: ServerTracer, scope: Scope, receive: Receive, send: Send
+) -> HttpExchange | None:
+    """Opens a request that brings neither trace nor correlation ID, with an exchange that was made ahead.
+
+    The way of most requests: in one piece, because each call on it is felt in `make bench`. Where it returns
+    None, nothing has been done, and the constructor is to be called.
+    """
+    clock_started_ns = perf_counter_ns()
+    tracer = roots.tracer
+    headers = scope["headers"]
+    if (
+        propagate._HTTP_TEXT_FORMAT is not recorder.w3c_propagator
+        or tracer.span_processor._span_processors is not roots.known
+        or not tracer._tracer_config.is_enabled
+        or type(headers) is not list
+    ):
+        return None
+    by_name = dict(headers)
+    if len(by_name) < len(headers) or not by_name.keys().isdisjoint(recorder.telling_headers):
+        return None
+    try:
+        facts = recorder.facts[by_name.get(b"host"), by_name.get(b"user-agent"), connection_of(scope)]
+    except (KeyError, TypeError):
+        facts = facts_of(recorder, scope, headers, by_name)
+    shared = facts.shared
+    if not shared.is_usual:
+        return None
+    exchange: HttpExchange
+    try:
+        exchange, span = roots.ready.pop()
+    except IndexError:
+        exchange, span = roots.make_ready(HttpExchange)
+    exchange.scope = scope
+    exchange._receive = receive
+    exchange._send = send
+    exchange._shared = shared
+    exchange._clock_started_ns = clock_started_ns
+    shared.active.started += 1  # type: ignore[union-attr]  # there is one where there are roots
+    if span is not None:
+        span._facts = facts
+        span._start_time = time_ns()
+        try:
+            span._target = requested(scope)
+        except KeyError:  # ASGI does not ask for all of them
+            span._target = target_of(scope)
+    return exchange

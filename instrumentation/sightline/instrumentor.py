@@ -42,7 +42,12 @@ from sightline.shutdown import flush_at_the_end, flushing_send, release_shutdown
 from sightline.structured_logs import correlate_structured_logs, release_structured_logs
 from sightline.types import ASGIApp, ClientHook, Receive, Scope, Send, ServerRequestHook
 from sightline_processors.report import report
-from sightline_processors.tracing import make_tracers_fast, restore_tracers
+from sightline_processors.tracing import (
+    make_context_fast,
+    make_tracers_fast,
+    restore_context,
+    restore_tracers,
+)
 
 _apps: "WeakSet[Any]" = WeakSet()
 """The applications that hold a decision of ours in their attribute `_sightline`."""
@@ -91,6 +96,7 @@ class SightlineInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base
         release_executors()
         release_exporter_errors()
         restore_tracers()
+        restore_context()
         release_shutdown()
         release_propagation()
         release_structured_logs()
@@ -182,6 +188,7 @@ def _install(options: CaptureOptions) -> None:
     keep_forks_apart()
     count_exporter_errors()
     make_tracers_fast()
+    make_context_fast()
     flush_at_the_end(options.settings.shutdown_timeout)
     take_over_stock_instrumentors(
         SightlineInstrumentor.instrument_app, SightlineInstrumentor.uninstrument_app
@@ -224,8 +231,8 @@ def _app_for(app: Any, original: Any, scope: Scope) -> ASGIApp:
 
 def _middleware_of(app: Any) -> SightlineMiddleware | None:
     """Returns the capture of an application; it is made, and reads its variables, at the first request."""
-    owner, decision = getattr(app, "_sightline", UNDECIDED)
-    if owner != id(app):  # none yet, or that of the application which this one is a copy of
+    owner, decision, _ = getattr(app, "_sightline", UNDECIDED)
+    if owner is not app:  # none yet, or that of the application which this one is a copy of
         if not _defaults:
             return None
         decision = _defaults[0]
@@ -237,7 +244,8 @@ def _middleware_of(app: Any) -> SightlineMiddleware | None:
 
 def _decide(app: Any, decision: "Decision") -> None:
     """Keeps on the application what captures it, or the options to make it from; None for nothing."""
-    app._sightline = (id(app), decision)  # noqa: SLF001
+    recorder = decision._recorder if isinstance(decision, SightlineMiddleware) else None  # noqa: SLF001
+    app._sightline = (app, decision, recorder)  # noqa: SLF001
     _apps.add(app)
 
 

@@ -9,7 +9,7 @@ from opentelemetry.context import Context
 from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled
 
 from sightline.exchange import Exchange
-from sightline.http_exchange import HttpExchange
+from sightline.http_exchange import HttpExchange, open_ready
 from sightline.logs import remember_context, remember_finished
 from sightline.names import FASTAPI_MARKER, SCOPE_EXCHANGE
 from sightline.options import CaptureOptions, capture_options
@@ -20,8 +20,9 @@ from sightline.websocket_exchange import WebSocketExchange
 from sightline_processors.report import report
 from sightline_processors.tracing.current_context import attach, get_current, reset
 
-UNDECIDED: Final[tuple[int, None]] = (0, None)
-"""Stands for a missing attribute `_sightline`: the identity of its owner, and what captures it."""
+UNDECIDED: Final[tuple[None, None, None]] = (None, None, None)
+"""Stands for a missing attribute `_sightline`: its owner, which a copy of that is not, what captures it, and
+the recorder of that; without one it is not captured, or not yet."""
 
 
 _EXCHANGES: dict[str, type[HttpExchange] | type[WebSocketExchange]] = {
@@ -37,29 +38,25 @@ async def serve(  # noqa: C901, PLR0912  the way of every request, in one piece:
 
     One function for both, because each coroutine on the way of a request is felt.
     """
-    owner, middleware = getattr(self, "_sightline", UNDECIDED)
-    exchange_class = _EXCHANGES.get(scope["type"])
-    if (
-        exchange_class is None
-        or SCOPE_EXCHANGE in scope
-        or owner != id(self)
-        or not isinstance(middleware, SightlineMiddleware)
-    ):
+    owner: Any
+    middleware: Any
+    try:
+        owner, middleware, recorder = self._sightline
+    except AttributeError:
+        owner, middleware, recorder = UNDECIDED
+    kind = scope["type"]
+    if owner is not self or recorder is None or SCOPE_EXCHANGE in scope or kind not in _EXCHANGES:
         await _serve_uncaptured(self, scope, receive, send)
         return
     scope.setdefault(FASTAPI_MARKER)
-    recorder = middleware._recorder  # noqa: SLF001
     current = get_current()
+    roots = recorder.roots
+    exchange: Exchange | None = None
     try:
-        if current and not is_http_instrumentation_enabled():
-            exchange = None
-        elif recorder.is_swift:
-            exchange = exchange_class(recorder, current, scope, receive, send)
-        else:
-            recorder.settle()
-            exchange = exchange_class(recorder, current, scope, receive, send)
-            if recorder.options.server_request_hook is not None:
-                exchange.begin(recorder.options.server_request_hook)
+        if roots is not None and kind == "http" and not current:
+            exchange = open_ready(recorder, roots, scope, receive, send)
+        if exchange is None:
+            exchange = _open(recorder, current, scope, receive, send)
     except Exception as error:  # noqa: BLE001  fail open: the request is served uncaptured
         report("open", "could not capture a request; it is served without telemetry", error=error)
         exchange = None
@@ -104,9 +101,23 @@ class SightlineMiddleware:
         watch_dispatch()
         self.app = app
         self._recorder = Recorder(options or capture_options(), getattr(app, "__self__", app))
-        self._sightline = (id(self), self)
+        self._sightline = (self, self, self._recorder)
 
     __call__ = serve
+
+
+def _open(
+    recorder: Recorder, current: Context, scope: Scope, receive: Receive, send: Send
+) -> Exchange | None:
+    """Opens any request or connection; None where the caller has suppressed instrumentation."""
+    if current and not is_http_instrumentation_enabled():
+        return None
+    if not recorder.is_swift:
+        recorder.settle()
+    exchange = _EXCHANGES[scope["type"]](recorder, current, scope, receive, send)
+    if recorder.options.server_request_hook is not None:
+        exchange.begin(recorder.options.server_request_hook)
+    return exchange
 
 
 otherwise: list[Callable[[Any, Scope, Receive, Send], Awaitable[None]]] = []
@@ -116,8 +127,8 @@ otherwise: list[Callable[[Any, Scope, Receive, Send], Awaitable[None]]] = []
 async def _serve_uncaptured(self: Any, scope: Scope, receive: Receive, send: Send) -> None:
     if not isinstance(self, SightlineMiddleware):
         await otherwise[-1](self, scope, receive, send)
-    elif self._sightline[0] != id(self):  # a copy
-        self._sightline = (id(self), self)
+    elif self._sightline[0] is not self:  # a copy
+        self._sightline = (self, self, self._recorder)
         await serve(self, scope, receive, send)
     else:
         await self.app(scope, receive, send)

@@ -82,7 +82,7 @@ class Recorder:
         is_settled: Whether there is an SDK; until there is one, it may still come.
         statuses: Keeps the statuses of responses in a closed set.
         server_tracer: Starts the spans of requests.
-        roots: The same, where it has spans ready for requests that bring no trace; None where it cannot.
+        roots: The same, where it has all ready for requests that bring no trace; None where it cannot.
         requests: The metrics of requests.
         w3c_propagator: The global propagator, if it reads nothing but W3C trace context and baggage.
     """
@@ -166,9 +166,9 @@ class Recorder:
     def _roots(self) -> ServerTracer | None:
         """Returns what makes spans ahead, where nothing of a request decides about its span."""
         tracer = self.server_tracer
-        if not (self.is_plain and isinstance(tracer, ServerTracer)):
+        if not (self.is_plain and self.is_swift and isinstance(tracer, ServerTracer)):
             return None
-        return tracer if tracer.knows_roots else None
+        return tracer if tracer.knows_roots and self.requests.active is not None else None
 
     def excludes(self, scope: Scope, by_name: Mapping[bytes, bytes]) -> bool:
         """Tells whether a request is a probe, which no objective judges."""

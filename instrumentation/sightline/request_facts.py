@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 from sightline.access_records import has_access_log
 from sightline.active_requests import ActiveCount
 from sightline.attributes import OTHER_METHOD, asked_authority, protocol_version_of
-from sightline.endings import CLIENT_DISCONNECT, COMPLETED, EXCLUDED, GONE, SERVER_ERROR, STREAM, Ending
+from sightline.endings import (
+    CLIENT_DISCONNECT,
+    COMPLETED,
+    EXCLUDED,
+    GONE,
+    NESTED,
+    SERVER_ERROR,
+    STREAM,
+    Ending,
+)
 from sightline.names import SCOPE_MOUNTS, SCOPE_ROUTE
 from sightline.outcome import Outcome, span_name
 from sightline.proxies import Hop, client_hop
@@ -102,15 +111,16 @@ class SharedFacts:
             status_code: Of the response, or None where none was sent.
             reason: `sightline.end_reason`.
             error_type: From a bounded set, or None; a status of 500 or more is an error by itself.
-            flags: `STREAM`, `EXCLUDED`, `GONE`.
+            flags: `STREAM`, `EXCLUDED`, `GONE`, `NESTED`.
         """
-        # Written out, because it is on the way of every request; `HttpExchange._complete` has it once more.
+        # Written out, because it is on the way of every request; `HttpExchange._complete` has it once more,
+        # but for what is nested: with the flag in the key that look-up finds nothing.
         route, root, included, inclusion = scope.get("route"), scope.get("root_path"), None, 0
         if "fastapi" in scope:
             included = scope["fastapi"].get("effective_route_context")
             inclusion = id(included)
         key: tuple[Any, ...] = (id(route), inclusion, root, status_code, reason, error_type, flags)
-        if SCOPE_ROUTE in scope or SCOPE_MOUNTS in scope:
+        if flags & NESTED:
             key = (*key, id(scope.get(SCOPE_ROUTE)), scope.get(SCOPE_MOUNTS))
         found = self.endings.get(key)
         if found is None:
@@ -137,6 +147,8 @@ class SharedFacts:
         flags: int,
         routing: tuple[Any, Any],
     ) -> Ending:
+        if status_code is not None:
+            status_code = int(status_code)  # an IntEnum, where the application sends one
         if flags & GONE and reason == COMPLETED:  # for a client that no longer receives it
             reason = error_type = CLIENT_DISCONNECT
         if error_type is None and status_code is not None and status_code >= SERVER_ERROR:
@@ -155,7 +167,7 @@ class SharedFacts:
             slow = Ending(self, outcome, reason, judgement, Verdict.SLOW, alive)
             slow.watched_over_ns = self.recorder.alert_over_ns
             ending.watch(slow, judgement.slow_over_ns, self.recorder.alert_over_ns)
-        elif not flags:
+        elif not flags & ~NESTED:
             ending.watched_over_ns = self.recorder.alert_over_ns
         return ending
 

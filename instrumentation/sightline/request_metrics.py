@@ -9,6 +9,8 @@ import threading
 from _thread import get_ident
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from itertools import compress
+from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary, WeakSet, ref
 
@@ -31,6 +33,7 @@ from sightline.outcome import Outcome
 from sightline.saturation import watch_loop
 from sightline.service_levels import ServiceLevels
 from sightline.types import Attributes
+from sightline.unsampled_root import UnsampledRoot
 from sightline_processors.cardinality import observe_overflow
 from sightline_processors.forked_processes import renew_in_children
 from sightline_processors.histograms import Exemplar, HistogramBuffer, HistogramBuffers
@@ -43,8 +46,8 @@ if TYPE_CHECKING:
 
 
 Measurement = tuple["Ending", int, int | None, int | None, Any, int, bool]
-"""How a request ended, its nanoseconds, bytes of the request, bytes of the response, span, end in Unix
-nanoseconds, and whether the span is still to be handed over (`ServerSpan.hand_over`)."""
+"""How a request ended, its nanoseconds, bytes of the request, bytes of the response, span, end by
+`perf_counter_ns`, and whether the span is still to be handed over (`ServerSpan.hand_over`)."""
 
 
 class RequestRecording:
@@ -119,10 +122,25 @@ def _known(
     values: Sequence[Any], measurements: Sequence[Measurement]
 ) -> tuple[Sequence[Any], Sequence[Measurement]]:
     """Returns the values that are not None, and where they were measured."""
-    if None not in values:
+    missing = values.count(None)
+    if not missing:
         return values, measurements
+    if missing == len(values):
+        return (), ()
     known = [pair for pair in zip(values, measurements, strict=True) if pair[0] is not None]
     return [value for value, _ in known], [measurement for _, measurement in known]
+
+
+def _by_ending(
+    measurements: list[Measurement], endings: Sequence["Ending"]
+) -> Iterable[tuple["Ending", list[Measurement]]]:
+    """Returns the measurements of each ending; often they have one, as the requests of one client have."""
+    if endings.count(endings[0]) == len(endings):
+        return [(endings[0], measurements)]
+    groups: dict[Ending, list[Measurement]] = defaultdict(list)
+    for ending, measurement in zip(endings, measurements, strict=True):
+        groups[ending].append(measurement)
+    return groups.items()
 
 
 class RequestMetrics:
@@ -235,15 +253,13 @@ class RequestMetrics:
         if not taken:
             return
         del self.pending[: len(taken)]
-        spans = [measurement[4] for measurement in taken if measurement[6]]
-        if spans:
-            spans[0].hand_over_all(spans)
+        endings, _, _, _, spans, _, held_back = zip(*taken, strict=True)
+        if any(held_back):
+            waiting = list(compress(spans, held_back))
+            waiting[0].hand_over_all(waiting)
         # Of requests that are not sampled none becomes an exemplar, unless every one does.
-        is_traced = self._sampler is not None or any(type(each[4]) is not NonRecordingSpan for each in taken)
-        groups: dict[Ending, list[Measurement]] = defaultdict(list)
-        for measurement in taken:
-            groups[measurement[0]].append(measurement)
-        for ending, measurements in groups.items():
+        is_traced = self._sampler is not None or not _UNSAMPLED.issuperset(map(type, spans))
+        for ending, measurements in _by_ending(taken, endings):
             if ending.active is not None:
                 ending.active.ended(len(measurements))
             seconds = [measurement[1] / 1e9 for measurement in measurements]
@@ -259,7 +275,8 @@ class RequestMetrics:
     def _exemplar(self, measurement: Measurement) -> Exemplar:
         trace_id, span_id, _, flags, *_ = measurement[4].get_span_context()
         is_kept = flags & 1 or (self._sampler is not None and self._sampler.buffer.is_kept(trace_id))
-        return (trace_id, span_id, measurement[5], 1 if is_kept else 0)
+        ended_unix_ns = time_ns() - (perf_counter_ns() - measurement[5])
+        return (trace_id, span_id, ended_unix_ns, 1 if is_kept else 0)
 
     def recording(self, outcome: Outcome) -> RequestRecording:
         """Returns what takes the requests of an outcome; one that is not remembered records one by one."""
@@ -285,6 +302,7 @@ class RequestMetrics:
 MAX_PENDING: Final = 64
 PENDING_MASK: Final = MAX_PENDING - 1
 """A number of pending requests that is 0 or 1 under it calls for `attend`."""
+_UNSAMPLED: Final = frozenset({NonRecordingSpan, UnsampledRoot})
 LOCK_SECONDS: Final = 1.0
 """Longest wait: the holder may be what a signal handler has interrupted."""
 

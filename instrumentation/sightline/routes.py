@@ -90,9 +90,11 @@ def _noting_route(handle: _Handle) -> _Handle:
     @wraps(handle)
     def wrapper(self: Any, scope: Scope, receive: Receive, send: Send) -> Any:
         if SCOPE_EXCHANGE in scope:
-            scope[SCOPE_EXCHANGE].scope = scope
+            exchange = scope[SCOPE_EXCHANGE]
+            exchange.scope = scope
             if "route" not in scope or scope["route"] is not self:
                 scope[SCOPE_ROUTE] = self
+                exchange.nest()
         return handle(self, scope, receive, send)
 
     return wrapper
@@ -106,6 +108,7 @@ def _noting_mount(handle: _Handle) -> _Handle:
         exchange = scope.get(SCOPE_EXCHANGE)
         if exchange is not None:
             exchange.scope = scope
+            exchange.nest()
         return handle(self, scope, receive, send)
 
     return wrapper

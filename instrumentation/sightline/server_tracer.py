@@ -7,6 +7,7 @@ with random IDs, the context around it. These are made ahead, by the dozen: in o
 # ruff: noqa: SLF001  one module with the span that it makes; and the SDK gives no public way to its parts
 
 from binascii import hexlify
+from struct import Struct
 from typing import Any, Final
 
 from opentelemetry.context import Context
@@ -30,6 +31,7 @@ from sightline.request_facts import RequestFacts
 from sightline.request_metrics import RequestMetrics
 from sightline.server_span import MAX_OWN_ATTRIBUTES, ServerSpan, requested, start_attributes, target_of
 from sightline.types import Attributes, Scope
+from sightline.unsampled_root import UnsampledRoot
 from sightline_processors.forked_processes import renew_in_children
 from sightline_processors.report import report
 from sightline_processors.slo_sampling import EncodedSloSamplingProcessor
@@ -48,13 +50,15 @@ _RANDOM: Final = FLAGS[2]
 MADE_AHEAD: Final = 32
 """Spans that wait for their requests: enough for a loop, few enough to stay in the processor's caches."""
 
+_IDS_BITS: Final = 128 * MADE_AHEAD
+_IDENTITY: Final = Struct("32s")
+
 _new = object.__new__
 _new_context = tuple.__new__
 _NOTHING: Final = Context()
 
-ReadySpan = tuple[Span, bytes, Context, bool | None]
-"""A span, the correlation ID that follows from it, the context of a request that has both, and whether the
-span is exported; one that is not only carries its IDs."""
+Ready = tuple[Any, ServerSpan | None]
+"""An exchange that waits for its request, and its span where that is exported."""
 
 
 class ForeignTracer:
@@ -90,13 +94,13 @@ class ServerTracer:
         tracer: The same.
         known: Its processors, while they are ours alone and nothing else stands against the short way.
         knows_roots: Whether the trace ID alone says what the sampler decides about a root span.
-        ready: Spans that were made ahead, each with what goes with it; a request takes one.
+        ready: Exchanges that were made ahead; a request takes one.
     """
 
     def __init__(self, tracer: SdkTracer, requests: RequestMetrics, options: CaptureOptions) -> None:
         self.tracer: Any = tracer
         self.known: Any = None
-        self.ready: list[ReadySpan] = []
+        self.ready: list[Ready] = []
         self._requests = requests
         self._options = options
         limits = tracer._span_limits
@@ -136,32 +140,39 @@ class ServerTracer:
             self._deciding = only if self.known is not None else None
         self._seen = processors
 
-    def make_ready(self) -> ReadySpan:
-        """Makes root spans ahead, with what every request of the application gives them; returns one."""
-        sampled, flags = self._root
+    def make_ready(self, exchange_class: type) -> Ready:
+        """Makes exchanges and their root spans ahead, with what follows from no request; returns one.
+
+        Args:
+            exchange_class: Of the exchanges; their constructor is not called.
+        """
+        sampled, _ = self._root
         depends_on_id = sampled is None
         tracer, direct, options = self.tracer, self._direct, self._options
-        made: list[ReadySpan] = []
-        for _ in range(MADE_AHEAD):
-            trace_id = random_bits(128)
+        made: list[Ready] = []
+        identities = hexlify(random_bits(_IDS_BITS).to_bytes(_IDS_BITS // 8, "big"))
+        for (identity,) in _IDENTITY.iter_unpack(identities):
             if depends_on_id:
-                sampled = known_decision(tracer.sampler, None, trace_id)
-                flags = _RANDOM_SAMPLED if sampled else _RANDOM
-            identity = hexlify(trace_id.to_bytes(16, "big"))  # twice as fast as to format it
-            own = _new_context(SpanContext, (trace_id, random_bits(64), False, flags, NO_STATE, True))
+                sampled = known_decision(tracer.sampler, None, int(identity, 16))
+            exchange: Any = _new(exchange_class)
             span: Any
             if sampled:
                 span = _new(ServerSpan)
-                span._context = own
+                ids = (int(identity, 16), random_bits(64), False, _RANDOM_SAMPLED, NO_STATE, True)
+                span._context = _new_context(SpanContext, ids)
                 span.correlation_bytes = identity
                 span._tracer = tracer
                 span._direct = direct
                 span._parent = span._own = span._built = span._ending = span._end_time = None
             else:
-                span = _new(NonRecordingSpan)
-                span._context = own
-            context = request_context(_NOTHING, span, identity.decode(), options)
-            made.append((span, identity, context, sampled))
+                span = _new(UnsampledRoot)
+                span.identity = identity
+            exchange.span = span
+            exchange.context = request_context(_NOTHING, span, identity.decode(), options)
+            exchange._correlation_bytes = identity
+            exchange._request_bytes = None
+            exchange._flags = 0
+            made.append((exchange, span if sampled else None))
         one = made.pop()
         self.ready += made
         return one

@@ -50,9 +50,9 @@ def made(monkeypatch):
     loops = []
     make = ServerTracer.make_ready
 
-    def counted(tracer):
+    def counted(tracer, *arguments):
         loops.append(tracer)
-        return make(tracer)
+        return make(tracer, *arguments)
 
     monkeypatch.setattr(ServerTracer, "make_ready", counted)
     return loops

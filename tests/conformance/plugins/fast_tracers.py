@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from sightline_processors.tracing import make_tracers_fast, tracers
+from sightline_processors.tracing import make_context_fast, make_tracers_fast, tracers
 
 _new_span = vars(tracers)["new_span"]
 _made = 0
@@ -22,6 +22,7 @@ def _counted(*arguments: Any) -> Any:
 
 vars(tracers)["new_span"] = _counted
 make_tracers_fast()
+make_context_fast()
 
 
 def pytest_sessionfinish() -> None:
