@@ -184,6 +184,34 @@ def test_statuses_beyond_the_registered_ones_become_the_first_of_their_class(
     assert sum(counts.values()) == len(odd) + 1
 
 
+def test_a_status_that_is_an_enumeration_is_the_number_everywhere(
+    telemetry: CapturedTelemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_SLOW_REQUEST", "1ms")
+    app = FastAPI()
+
+    @app.get("/made")
+    async def made() -> Response:
+        return Response(status_code=HTTPStatus.CREATED)
+
+    @app.get("/slow")
+    async def slow() -> Response:
+        await asyncio.sleep(0.0015)
+        return Response(status_code=HTTPStatus.CREATED)
+
+    telemetry.instrument(app)
+    request(app, http_scope("/made"), http_scope("/slow"))
+    (alert,) = [
+        each.log_record for each in telemetry.logs if each.log_record.event_name == "performance_alert"
+    ]
+    seen = [
+        alert.attributes and alert.attributes["http.response.status_code"],
+        *(attributes["http.response.status_code"] for attributes, _ in points(telemetry, DURATION)),
+        *(span.attributes and span.attributes["http.response.status_code"] for span in telemetry.spans),
+    ]
+    assert [(type(status), status) for status in seen] == [(int, 201)] * 5
+
+
 def test_the_records_of_slow_requests_are_few_and_the_metric_counts_all(
     telemetry: CapturedTelemetry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,9 +1,10 @@
 """Root spans that are made ahead of their requests: nobody can tell, and no ID is there twice."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from opentelemetry.propagate import get_global_textmap, set_global_textmap
+from opentelemetry.propagate import get_global_textmap, inject, set_global_textmap
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, TraceIdRatioBased
 from opentelemetry.trace import get_current_span
@@ -139,6 +140,33 @@ def test_what_is_not_sampled_is_made_ahead_too_and_exports_nothing(sink, made):
     assert not sink.spans
     serve(app, headers=TRACED)  # the caller has decided
     assert len(sink.spans) == 1
+
+
+def test_the_ids_of_what_is_not_sampled_are_there_for_whoever_asks(sink, made):
+    app, seen = make_app(), []
+
+    @app.get("/inside")
+    async def inside():
+        span = get_current_span()
+        with ThreadPoolExecutor(8) as pool:
+            contexts = [asked.result() for asked in [pool.submit(span.get_span_context) for _ in range(8)]]
+        carrier: dict[str, str] = {}
+        inject(carrier)
+        seen.append((span, contexts, carrier))
+
+    settled(sink, app=app, sampler=ALWAYS_OFF)
+    answers = [serve(app, "/inside") for _ in range(2)]
+    assert made
+    assert len({span.get_span_context().span_id for span, _, _ in seen}) == 2
+    for answer, (span, contexts, carrier) in zip(answers, seen, strict=True):
+        context = span.get_span_context()
+        assert all(each is context for each in contexts)
+        assert context.is_valid
+        assert not context.is_remote
+        assert not span.is_recording()
+        trace_id, span_id = f"{context.trace_id:032x}", f"{context.span_id:016x}"
+        assert identity_of(answer) == trace_id
+        assert carrier["traceparent"] == f"00-{trace_id}-{span_id}-02"  # random, not sampled
 
 
 def test_a_ratio_decides_by_the_trace_id_of_each(sink, made):
