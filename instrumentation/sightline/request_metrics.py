@@ -151,7 +151,8 @@ class RequestMetrics:
         active: Counts the requests under way; None where an instrument does.
         counted: The instrument that does.
         recorders: Of the applications that share these; each has a method `look_at_routes()`.
-        pending: Requests that are not yet in a buffer, `MAX_PENDING` at most; the request path appends.
+        pending: Requests that are not yet in a buffer, `MAX_PENDING` at most where a span is held back among
+            them, else `MAX_UNTRACED`; the request path appends.
     """
 
     def __init__(self, meter: Meter) -> None:
@@ -220,10 +221,11 @@ class RequestMetrics:
         meter = self._meter()
         if meter is not None:
             watch_loop(meter)
-        if len(self.pending) >= MAX_PENDING:
-            self.drain()
-        else:
+        pending = len(self.pending)
+        if pending < MAX_PENDING:
             self._tell()
+        elif pending >= MAX_UNTRACED or any(each[6] for each in self.pending):
+            self.drain()
 
     def _tell(self) -> None:
         for wake in self._wakes:
@@ -300,6 +302,8 @@ class RequestMetrics:
 
 
 MAX_PENDING: Final = 64
+MAX_UNTRACED: Final = 256
+"""Requests that wait where none of them has a span to encode, which is what takes time in a batch."""
 PENDING_MASK: Final = MAX_PENDING - 1
 """A number of pending requests that is 0 or 1 under it calls for `attend`."""
 _UNSAMPLED: Final = frozenset({NonRecordingSpan, UnsampledRoot})

@@ -42,7 +42,14 @@ from sightline_processors.tracing.delivery import (
     processors_of,
 )
 from sightline_processors.tracing.ids import random_bits, span_id_from
-from sightline_processors.tracing.sampling import asked_decision, is_recorded, is_sampled, known_decision
+from sightline_processors.tracing.sampling import (
+    RANDOM_PART,
+    asked_decision,
+    is_recorded,
+    is_sampled,
+    known_decision,
+    root_bound,
+)
 from sightline_processors.tracing.tracers import FLAGS, NO_STATE, begin_trace, counted_start, span_context
 
 _RANDOM_SAMPLED: Final = FLAGS[3]
@@ -117,6 +124,7 @@ class ServerTracer:
         self._decisions = [_decision(tracer, parent) for parent in _PARENTS]
         root = _decision(tracer, None)
         self._root = (root, _RANDOM_SAMPLED if root else _RANDOM)
+        self._bound = root_bound(tracer.sampler)
         self.knows_roots = known_decision(tracer.sampler, None, 0) is not None
         self._seen: Any = None
         self._direct: EncodedSpanProcessor | None = None
@@ -146,14 +154,13 @@ class ServerTracer:
         Args:
             exchange_class: Of the exchanges; their constructor is not called.
         """
-        sampled, _ = self._root
-        depends_on_id = sampled is None
+        sampled, bound = self._root[0], self._bound
         tracer, direct, options = self.tracer, self._direct, self._options
         made: list[Ready] = []
         identities = hexlify(random_bits(_IDS_BITS).to_bytes(_IDS_BITS // 8, "big"))
         for (identity,) in _IDENTITY.iter_unpack(identities):
-            if depends_on_id:
-                sampled = known_decision(tracer.sampler, None, int(identity, 16))
+            if bound is not None:
+                sampled = int(identity, 16) & RANDOM_PART < bound
             exchange: Any = _new(exchange_class)
             span: Any
             if sampled:

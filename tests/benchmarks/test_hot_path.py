@@ -32,6 +32,13 @@ def test_a_request_takes_no_more_cpu_time_than_the_baseline(found):
     assert found.cpu_ratio <= BASELINE.cpu_ratio * TOLERANCE, RENEW
 
 
+@pytest.mark.parametrize("sampler", [("always_off", "1"), ("parentbased_traceidratio", "0.001")])
+def test_a_request_that_is_not_sampled_executes_at_most_70_percent_of_what_a_sampled_one_adds(found, sampler):
+    name, argument = sampler
+    with bare_and_captured(OTEL_TRACES_SAMPLER=name, OTEL_TRACES_SAMPLER_ARG=argument) as pair:
+        assert hot_path.added(pair, "bytecodes") <= 0.7 * found.bytecodes_added
+
+
 def test_500_routes_cost_what_one_does():
     with bare_and_captured("many_routes") as pair:
         for what in ("calls", "bytecodes"):

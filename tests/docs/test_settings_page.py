@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from tests.docs.settings_page import PAGE, examples, written_page
 
 from sightline.http_exchange import SENT_AT_ONCE_BYTES
-from sightline.request_metrics import MAX_PENDING
+from sightline.request_metrics import MAX_PENDING, MAX_UNTRACED
 from sightline.settings import PREFIX, Settings, load_settings
 from sightline_processors.cardinality.routes import MAX_ROUTES
 from sightline_processors.export.processors import ENCODED_AT_ONCE
@@ -83,9 +83,13 @@ def test_a_value_outside_of_what_the_page_says_is_one_line(caplog, name):
         ("settings", f"(0 to {MAX_SPANS_PER_SECOND:,.0f}; {SPANS_PER_SECOND:.0f} when empty)"),
         ("fast-path", f"with up to {MAX_PENDING - 1} others"),
         ("fast-path", f"when there are\n{MAX_PENDING}"),
+        ("fast-path", f"up to {MAX_UNTRACED} are added up at once"),
         ("fast-path", f"list of their own of up to {ENCODED_AT_ONCE - 1}"),
         ("troubleshooting", f"more than {MAX_BOUNDARIES} boundaries"),
-        ("../decisions/0008-fast-path", f"Every {MAX_PENDING} requests"),
+        (
+            "../decisions/0008-fast-path",
+            f"Every {MAX_PENDING} requests ({MAX_UNTRACED} where none is sampled)",
+        ),
         ("../decisions/0008-fast-path", f"up to {SENT_AT_ONCE_BYTES >> 10} KiB"),
     ],
 )

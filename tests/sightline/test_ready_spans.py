@@ -11,6 +11,7 @@ from opentelemetry.trace import get_current_span
 from tests.sightline.test_server_span import Seen, Sink, instrumented, make_app, plain, serve
 
 from sightline import correlation_id
+from sightline.request_metrics import MAX_PENDING, MAX_UNTRACED
 from sightline.server_tracer import MADE_AHEAD, ServerTracer
 
 TRACED = [(b"traceparent", b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01")]
@@ -167,6 +168,31 @@ def test_the_ids_of_what_is_not_sampled_are_there_for_whoever_asks(sink, made):
         trace_id, span_id = f"{context.trace_id:032x}", f"{context.span_id:016x}"
         assert identity_of(answer) == trace_id
         assert carrier["traceparent"] == f"00-{trace_id}-{span_id}-02"  # random, not sampled
+
+
+@pytest.mark.parametrize(("sampler", "most"), [(ALWAYS_ON, MAX_PENDING), (ALWAYS_OFF, MAX_UNTRACED)])
+def test_requests_wait_for_each_other_longer_where_there_is_no_span_to_encode(sink, sampler, most):
+    app = settled(sink, sampler=sampler)
+    pending = app._sightline[1]._recorder.requests.pending
+    lengths = []
+    for _ in range(2 * most):
+        serve(app)
+        lengths.append(len(pending))
+    assert max(lengths) == most - 1
+    assert lengths.count(0) == 2
+
+
+def test_a_span_among_requests_that_are_not_sampled_does_not_wait_longer(sink):
+    app = settled(sink, sampler=ParentBased(ALWAYS_OFF))
+    pending = app._sightline[1]._recorder.requests.pending
+    for _ in range(MAX_PENDING):
+        serve(app)
+    serve(app, headers=TRACED)  # the caller has decided
+    waiting = len(pending)
+    for _ in range(2 * MAX_PENDING - waiting):
+        serve(app)
+    assert waiting > MAX_PENDING
+    assert not pending
 
 
 def test_a_ratio_decides_by_the_trace_id_of_each(sink, made):

@@ -49,6 +49,21 @@ def known_decision(sampler: Sampler, parent: SpanContext | None, trace_id: int) 
     return None
 
 
+def root_bound(sampler: Sampler) -> int | None:
+    """Returns below which number the random part of a trace ID (`RANDOM_PART`) has a root span sampled.
+
+    Args:
+        sampler: Of the SDK; None is returned where it is another one than a ratio for root spans.
+    """
+    if type(sampler) in _PARENT_BASED:
+        sampler = _delegate(sampler, None)
+    return sampler.bound if type(sampler) is TraceIdRatioBased else None
+
+
+RANDOM_PART: Final = TraceIdRatioBased.TRACE_ID_LIMIT
+"""A mask: the bits of a trace ID that a ratio looks at."""
+
+
 class Decisions:
     """What a sampler decides where that depends on the parent alone; None where it has to be asked each time.
 
