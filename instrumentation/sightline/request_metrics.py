@@ -275,9 +275,12 @@ class RequestMetrics:
             sampler.set_boundaries(self.levels.objectives.boundaries)
 
     def _exemplar(self, measurement: Measurement) -> Exemplar:
-        trace_id, span_id, _, flags, *_ = measurement[4].get_span_context()
+        span = measurement[4]
+        trace_id, span_id, _, flags, *_ = span.get_span_context()
         is_kept = flags & 1 or (self._sampler is not None and self._sampler.buffer.is_kept(trace_id))
-        ended_unix_ns = time_ns() - (perf_counter_ns() - measurement[5])
+        ended_unix_ns = getattr(span, "end_time", None)
+        if ended_unix_ns is None:  # it is not recorded
+            ended_unix_ns = time_ns() - (perf_counter_ns() - measurement[5])
         return (trace_id, span_id, ended_unix_ns, 1 if is_kept else 0)
 
     def recording(self, outcome: Outcome) -> RequestRecording:

@@ -11,8 +11,9 @@ import httpx
 import pytest
 
 from .otlp_payloads import Json, resource, trace_request
+from .ports import free_addresses
 from .stack_fixture import CONFIG, eventually
-from .tiers import Collector, free_addresses
+from .tiers import Collector
 
 TO_FILES = """
 connectors:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shop_process import end, free_port
+from shop_process import end
 
+from .ports import free_port
 from .stack_fixture import ROOT
 
 if str(ROOT) not in sys.path:

@@ -23,9 +23,10 @@ from stack_programs import Layout, programs
 from tests.sightline_processors.certificates import Certificates, make_certificates
 
 from .otlp_payloads import Json, attributes, resource
+from .ports import HOST, free_addresses
 from .profile_collector import collector, lines, post
 from .stack_fixture import CONFIG, binary, eventually
-from .tiers import HOST, Collector, free_addresses, request_of, span
+from .tiers import Collector, request_of, span
 
 __all__ = ["collector"]
 

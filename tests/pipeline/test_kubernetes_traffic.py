@@ -14,10 +14,10 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
-from shop_process import free_port
 
 from . import kubernetes_model
 from .kubernetes_model import BACKENDS, Manifest, lay_out
+from .ports import free_port
 from .stack_fixture import CONFIG, binary, eventually
 
 pytestmark = pytest.mark.stack

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import time
@@ -14,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import processes
 import pytest
 
 from .otlp_payloads import Json, attributes, resource
+from .ports import HOST, free_addresses
 from .stack_fixture import CONFIG, binary, eventually
-
-HOST = "127.0.0.1"
 
 # What the shipped gateway does every 15 and 30 seconds, soon enough for a test.
 FAST = """
@@ -48,18 +45,6 @@ service:
     traces/2: {receivers: [otlp/2], exporters: [file/2]}
   telemetry: {metrics: {level: none}}
 """
-
-
-_given: set[int] = set()
-
-
-def free_addresses(count: int) -> list[str]:
-    """Returns loopback addresses with ports that nobody listens on, below those of outgoing connections."""
-    first_outgoing = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    candidates = set(random.sample(range(10_000, first_outgoing), 200)) - _given
-    free = [port for port in candidates if processes.is_port_free(HOST, port)][:count]
-    _given.update(free)
-    return [f"{HOST}:{port}" for port in free]
 
 
 @dataclass
