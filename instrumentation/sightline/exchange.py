@@ -63,7 +63,7 @@ class Exchange(ABC):
         is_over: Whether the exchange has ended.
     """
 
-    # Set where they are true, and not read before on the way of most requests.
+    # Set where they are otherwise, and not read before on the way of most requests.
     is_over = False
     _has_length = True
     _response_attributes: Attributes = NO_ATTRIBUTES
@@ -76,7 +76,13 @@ class Exchange(ABC):
     _flags: int
 
     def __init__(
-        self, recorder: Recorder, current: Context, scope: Scope, receive: Receive, send: Send
+        self,
+        recorder: Recorder,
+        current: Context,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        by_name: dict[bytes, bytes] | None = None,
     ) -> None:
         self._started_unix_ns = time_ns()
         self._clock_started_ns = perf_counter_ns()
@@ -88,7 +94,8 @@ class Exchange(ABC):
         headers = scope["headers"]
         if type(headers) is not list:
             headers = scope["headers"] = list(headers)  # ASGI allows an iterable that is read once
-        by_name = dict(headers)
+        if by_name is None:
+            by_name = dict(headers)
         try:
             facts = recorder.facts[by_name.get(b"host"), by_name.get(b"user-agent"), connection_of(scope)]
         except (KeyError, TypeError):

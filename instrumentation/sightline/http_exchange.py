@@ -5,7 +5,7 @@ raises without having sent one. An exception that a server-error middleware turn
 that byte; the clock has stopped by then, and the exchange waits for it (`send`).
 """
 
-# ruff: noqa: SLF001  `open_ready` is the constructor of what was made ahead; the SDK hides what it looks at
+# ruff: noqa: SLF001  `open_request` is the constructor of what was made ahead; the SDK hides what it looks at
 
 import asyncio
 import sys
@@ -15,6 +15,7 @@ from time import perf_counter_ns, time_ns
 from typing import Final
 
 from opentelemetry import propagate
+from opentelemetry.context import Context
 from opentelemetry.instrumentation import propagators
 from opentelemetry.trace import NonRecordingSpan
 
@@ -373,13 +374,13 @@ class HttpExchange(Exchange):
             self._recorder.record_first_byte(seconds, ending.outcome, ending.reason, self.context)
 
 
-def open_ready(
-    recorder: Recorder, roots: ServerTracer, scope: Scope, receive: Receive, send: Send
-) -> HttpExchange | None:
-    """Opens a request that brings neither trace nor correlation ID, with an exchange that was made ahead.
+def open_request(
+    recorder: Recorder, roots: ServerTracer, current: Context, scope: Scope, receive: Receive, send: Send
+) -> HttpExchange:
+    """Opens a request outside of any other, where nobody is told of its beginning.
 
-    The way of most requests: in one piece, because each call on it is felt in `make bench`. Where it returns
-    None, nothing has been done, and the constructor is to be called.
+    One that brings neither trace nor correlation ID gets an exchange that was made ahead. That is the way of
+    most requests: in one piece, because each call on it is felt in `make bench`.
     """
     clock_started_ns = perf_counter_ns()
     tracer = roots.tracer
@@ -390,17 +391,17 @@ def open_ready(
         or not tracer._tracer_config.is_enabled
         or type(headers) is not list
     ):
-        return None
+        return HttpExchange(recorder, current, scope, receive, send)
     by_name = dict(headers)
     if len(by_name) < len(headers) or not by_name.keys().isdisjoint(recorder.telling_headers):
-        return None
+        return HttpExchange(recorder, current, scope, receive, send, by_name)
     try:
         facts = recorder.facts[by_name.get(b"host"), by_name.get(b"user-agent"), connection_of(scope)]
     except (KeyError, TypeError):
         facts = facts_of(recorder, scope, headers, by_name)
     shared = facts.shared
     if not shared.is_usual:
-        return None
+        return HttpExchange(recorder, current, scope, receive, send, by_name)
     exchange: HttpExchange
     try:
         exchange, span = roots.ready.pop()

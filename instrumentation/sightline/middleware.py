@@ -9,7 +9,7 @@ from opentelemetry.context import Context
 from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled
 
 from sightline.exchange import Exchange
-from sightline.http_exchange import HttpExchange, open_ready
+from sightline.http_exchange import HttpExchange, open_request
 from sightline.logs import remember_context, remember_finished
 from sightline.names import FASTAPI_MARKER, SCOPE_EXCHANGE
 from sightline.options import CaptureOptions, capture_options
@@ -51,11 +51,11 @@ async def serve(  # noqa: C901, PLR0912  the way of every request, in one piece:
     scope.setdefault(FASTAPI_MARKER)
     current = get_current()
     roots = recorder.roots
-    exchange: Exchange | None = None
+    exchange: Exchange | None
     try:
         if roots is not None and kind == "http" and not current:
-            exchange = open_ready(recorder, roots, scope, receive, send)
-        if exchange is None:
+            exchange = open_request(recorder, roots, current, scope, receive, send)
+        else:
             exchange = _open(recorder, current, scope, receive, send)
     except Exception as error:  # noqa: BLE001  fail open: the request is served uncaptured
         report("open", "could not capture a request; it is served without telemetry", error=error)

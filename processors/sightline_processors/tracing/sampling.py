@@ -31,6 +31,10 @@ _PARENT_BASED: Final = _with_private(
 _STATIC: Final = _with_private({StaticSampler}, "_AlwaysOn", "_AlwaysOff")
 
 
+RANDOM_PART: Final = TraceIdRatioBased.TRACE_ID_LIMIT
+"""A mask: the bits of a trace ID that a ratio looks at."""
+
+
 def known_decision(sampler: Sampler, parent: SpanContext | None, trace_id: int) -> bool | None:
     """Returns whether a span is sampled, or None for a sampler that has to be asked.
 
@@ -45,7 +49,7 @@ def known_decision(sampler: Sampler, parent: SpanContext | None, trace_id: int) 
         decision = sampler._decision  # type: ignore[attr-defined]  # noqa: SLF001  there is no public way
         return None if decision is Decision.RECORD_ONLY else decision is Decision.RECORD_AND_SAMPLE
     if type(sampler) is TraceIdRatioBased:
-        return trace_id & TraceIdRatioBased.TRACE_ID_LIMIT < sampler.bound
+        return trace_id & RANDOM_PART < sampler.bound
     return None
 
 
@@ -58,10 +62,6 @@ def root_bound(sampler: Sampler) -> int | None:
     if type(sampler) in _PARENT_BASED:
         sampler = _delegate(sampler, None)
     return sampler.bound if type(sampler) is TraceIdRatioBased else None
-
-
-RANDOM_PART: Final = TraceIdRatioBased.TRACE_ID_LIMIT
-"""A mask: the bits of a trace ID that a ratio looks at."""
 
 
 class Decisions:
